@@ -1,1 +1,3 @@
-fn main(){}
+//! The `samebit` command line.
+
+fn main() {}

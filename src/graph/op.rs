@@ -1,0 +1,262 @@
+//! The one definition of an operator, which import, verification, both executors, printing and tests consume.
+
+use super::attrs::{Attrs, Reader};
+use super::lower::{Io, Kernel, Layouts, Lowering};
+use super::sample::{Rng, Sample};
+use crate::tensor::{DType, Tensor, TensorType};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// How an operator is made from what a node says.
+pub type ReadFn = fn(&mut Reader) -> Result<Arc<dyn Op>, OpError>;
+
+/// What is known of an operator before it has attributes.
+#[derive(Debug)]
+pub struct OpDef {
+    /// Its name in graph files, text and logs.
+    pub name: &'static str,
+    /// ONNX operator types that it reads, in the default domain unless written `domain:type`.
+    pub onnx: &'static [&'static str],
+    /// Reads it. Types of the inputs have been checked for existence only.
+    pub read: ReadFn,
+    /// Every kernel that [`Op::lower`] may name.
+    pub kernels: &'static [&'static Kernel],
+    /// Problems of odd sizes for parity tests and benches.
+    pub samples: fn(&mut Rng) -> Vec<Sample>,
+}
+
+/// An operator with its attributes: a small immutable value.
+pub trait Op: Debug + Send + Sync {
+    /// Its definition.
+    fn def(&self) -> &'static OpDef;
+
+    /// Its attributes, complete: [`OpDef::read`] from them gives an equal operator.
+    fn attrs(&self) -> Attrs;
+
+    /// Types of the outputs. Called with symbolic and with concrete types; must refuse whatever `eval` could not do.
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError>;
+
+    /// The meaning, on the CPU. Inputs have types that `infer` accepted. Each output element's float
+    /// reduction order depends on attributes and shapes other than the batch only.
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError>;
+
+    /// The memory layouts in which the kernels take inputs and leave outputs.
+    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Linear
+    }
+
+    /// The dispatches that compute it on a device. Shapes are concrete.
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError>;
+}
+
+/// What is wrong with one operator, in numbers. Whoever calls adds the node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// Wrong number of inputs.
+    #[error("takes {expected} inputs, got {got}")]
+    Arity {
+        /// How many it takes.
+        expected: &'static str,
+        /// How many there are.
+        got: usize,
+    },
+    /// A required input is not there.
+    #[error("input {input} is missing")]
+    MissingInput {
+        /// Its index.
+        input: usize,
+    },
+    /// Wrong element type.
+    #[error("input {input} must be {expected}, is {got}")]
+    DType {
+        /// Index of the input.
+        input: usize,
+        /// What is supported.
+        expected: &'static str,
+        /// What it is.
+        got: DType,
+    },
+    /// Wrong rank.
+    #[error("input {input} must have rank {expected}, has {got}")]
+    Rank {
+        /// Index of the input.
+        input: usize,
+        /// What is supported.
+        expected: &'static str,
+        /// What it has.
+        got: usize,
+    },
+    /// A shape that does not fit the others.
+    #[error("input {input} must have shape {expected}, has {got}")]
+    Shape {
+        /// Index of the input.
+        input: usize,
+        /// What would fit.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// An attribute's value is not supported.
+    #[error("attribute {name} = {value}; supported: {supported}")]
+    Attribute {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        supported: String,
+    },
+    /// An axis outside the rank.
+    #[error("axis {axis} is outside a tensor of rank {rank}")]
+    Axis {
+        /// The axis as given.
+        axis: i64,
+        /// Rank of the tensor.
+        rank: usize,
+    },
+    /// An input that must be known before running is not.
+    #[error("input {input} ({what}) must be a constant")]
+    NotConstant {
+        /// Its index.
+        input: usize,
+        /// What it says.
+        what: String,
+    },
+    /// A dimension that must be a number depends on the batch.
+    #[error("dimension {axis} of input {input} must not depend on the batch")]
+    SymbolicDim {
+        /// Index of the input.
+        input: usize,
+        /// Index of the dimension.
+        axis: usize,
+    },
+    /// An output would be larger than any device can index.
+    #[error("output {shape} has more than 2^31 elements or more than 6 axes")]
+    TooLarge {
+        /// Its shape.
+        shape: String,
+    },
+    /// A runtime index outside its axis.
+    #[error("index {index} is outside an axis of {len}")]
+    Index {
+        /// The index.
+        index: i64,
+        /// Length of the axis.
+        len: usize,
+    },
+    /// The operator runs on the CPU only.
+    #[error("has no device kernel: {reason}")]
+    NoKernel {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+impl OpError {
+    /// A shape error from anything printable.
+    pub fn shape(input: usize, expected: impl Into<String>, got: &TensorType) -> OpError {
+        OpError::Shape { input, expected: expected.into(), got: got.to_string() }
+    }
+}
+
+/// Checks used by most `infer`s.
+pub mod check {
+    use super::OpError;
+    use crate::tensor::{DType, TensorType};
+
+    /// Between `min` and `max` inputs.
+    pub fn arity(
+        inputs: &[TensorType],
+        min: usize,
+        max: usize,
+        expected: &'static str,
+    ) -> Result<(), OpError> {
+        if (min..=max).contains(&inputs.len()) {
+            return Ok(());
+        }
+        Err(OpError::Arity { expected, got: inputs.len() })
+    }
+
+    /// Input `i` is of type f32.
+    pub fn f32(inputs: &[TensorType], i: usize) -> Result<(), OpError> {
+        dtype(inputs, i, DType::F32, "f32")
+    }
+
+    /// Input `i` is of type `want`.
+    pub fn dtype(
+        inputs: &[TensorType],
+        i: usize,
+        want: DType,
+        expected: &'static str,
+    ) -> Result<(), OpError> {
+        match inputs.get(i) {
+            None => Err(OpError::MissingInput { input: i }),
+            Some(t) if t.dtype == want => Ok(()),
+            Some(t) => Err(OpError::DType { input: i, expected, got: t.dtype }),
+        }
+    }
+
+    /// Dimension `axis` of input `i` as a number.
+    pub fn fixed(inputs: &[TensorType], i: usize, axis: usize) -> Result<usize, OpError> {
+        inputs[i].shape[axis].fixed().ok_or(OpError::SymbolicDim { input: i, axis })
+    }
+
+    /// All dimensions of input `i` as numbers.
+    pub fn dims(inputs: &[TensorType], i: usize) -> Result<Vec<usize>, OpError> {
+        (0..inputs[i].rank()).map(|a| fixed(inputs, i, a)).collect()
+    }
+}
+
+/// Buffers of f32 that the CPU executor reuses between operators and batches.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    free: std::sync::Mutex<Vec<Vec<f32>>>,
+}
+
+impl Scratch {
+    /// An empty pool.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A vector of `n` elements with unspecified values.
+    pub fn take(&self, n: usize) -> Vec<f32> {
+        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let best = free
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.capacity() >= n && v.capacity() / 2 <= n.max(1024))
+            .min_by_key(|(_, v)| v.capacity())
+            .map(|(i, _)| i);
+        let mut v = best.map_or_else(Vec::new, |i| free.swap_remove(i));
+        drop(free);
+        v.resize(n, 0.0);
+        v
+    }
+
+    /// A vector of `n` zeros.
+    pub fn zeros(&self, n: usize) -> Vec<f32> {
+        let mut v = self.take(n);
+        v.fill(0.0);
+        v
+    }
+
+    /// Gives a vector back.
+    pub fn give(&self, v: Vec<f32>) {
+        const KEPT: usize = 64;
+        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if v.capacity() > 0 && free.len() < KEPT {
+            free.push(v);
+        }
+    }
+
+    /// Gives a tensor's elements back when nobody else holds them.
+    pub fn give_tensor(&self, t: Tensor) {
+        if let crate::tensor::Data::F32(v) = t.into_data()
+            && let Ok(v) = Arc::try_unwrap(v)
+        {
+            self.give(v);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The operators: one definition each, in the list [`OPS`].
+
+mod reshape;
+mod unary;
+
+use crate::graph::OpDef;
+
+/// Every operator, sorted by name. Import, files, text, tests and benches walk it.
+pub static OPS: &[&OpDef] =
+    &[&unary::leaky_relu::DEF, &unary::relu::DEF, &reshape::DEF, &unary::sigmoid::DEF];
+
+/// The operator with this name of ours.
+pub fn by_name(name: &str) -> Option<&'static OpDef> {
+    OPS.iter().copied().find(|d| d.name == name)
+}
+
+/// The operator that reads this ONNX type: `Conv`, or `domain:Type` outside the default domain.
+pub fn by_onnx(op_type: &str) -> Option<&'static OpDef> {
+    OPS.iter().copied().find(|d| d.onnx.contains(&op_type))
+}
