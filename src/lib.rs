@@ -1,5 +1,6 @@
 //! A GPU engine for quantized models whose integer results are the same bits on every device.
 
+pub mod atomic;
 pub mod exec;
 pub mod graph;
 pub mod ops;
