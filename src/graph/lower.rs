@@ -183,8 +183,10 @@ pub enum Operand {
     Input(usize),
     /// Output of the operator.
     Output(usize),
-    /// Scratch memory of [`Lowering::temps`].
+    /// Scratch memory of `Lowering::Run::temps`.
     Temp(usize),
+    /// Words of `Lowering::Run::tables`, read only.
+    Table(usize),
 }
 
 /// One run of a kernel. Bindings: `params` at 0, then `bind` in order.
@@ -232,13 +234,15 @@ pub enum Lowering {
         dispatches: Vec<Dispatch>,
         /// Sizes in bytes of scratch buffers.
         temps: Vec<u64>,
+        /// Words that the host computed from attributes and shapes (indices, weights); uploaded once a plan.
+        tables: Vec<Vec<u32>>,
     },
 }
 
 impl Lowering {
     /// Dispatches without scratch memory.
     pub fn run(dispatches: impl Into<Vec<Dispatch>>) -> Lowering {
-        Lowering::Run { dispatches: dispatches.into(), temps: Vec::new() }
+        Lowering::Run { dispatches: dispatches.into(), temps: Vec::new(), tables: Vec::new() }
     }
 }
 

@@ -163,7 +163,7 @@ impl OpError {
 /// Checks used by most `infer`s.
 pub mod check {
     use super::OpError;
-    use crate::tensor::{DType, TensorType};
+    use crate::tensor::{DType, MAX_RANK, TensorType, element_count};
 
     /// Between `min` and `max` inputs.
     pub fn arity(
@@ -200,6 +200,13 @@ pub mod check {
     /// Dimension `axis` of input `i` as a number.
     pub fn fixed(inputs: &[TensorType], i: usize, axis: usize) -> Result<usize, OpError> {
         inputs[i].shape[axis].fixed().ok_or(OpError::SymbolicDim { input: i, axis })
+    }
+
+    /// At most 6 axes and, with N = 1, 2^31 elements: what every output must keep to that can be larger than the inputs.
+    pub fn size(ty: &TensorType) -> Result<(), OpError> {
+        let dims: Option<Vec<usize>> = ty.shape.iter().map(|d| d.at(1)).collect();
+        let fits = ty.rank() <= MAX_RANK && dims.is_some_and(|d| element_count(&d).is_some());
+        if fits { Ok(()) } else { Err(OpError::TooLarge { shape: ty.to_string() }) }
     }
 
     /// All dimensions of input `i` as numbers.
