@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod exec;
+pub mod gpu;
 pub mod graph;
 pub mod ops;
 pub mod tensor;

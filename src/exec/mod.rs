@@ -1,12 +1,17 @@
 //! Running graphs: one [`Engine`] over the CPU executor or a GPU.
 
 mod cpu;
+pub mod relayout;
 
 pub use cpu::CpuExecutor;
 
+use crate::graph::lower::Kernel;
 use crate::graph::{GraphError, OpError, ValueId};
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
+
+/// Kernels of the executor itself.
+pub static KERNELS: &[&Kernel] = &[&relayout::COPY];
 
 /// What a run produced: graph outputs and tapped values, in logical layout.
 #[derive(Clone, Debug, Default)]
