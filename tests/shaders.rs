@@ -79,15 +79,18 @@ fn kernels_of_one_name_have_one_source() {
 
 fn shader_files() -> BTreeSet<String> {
     fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(dir).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
             if path.is_dir() { walk(&path, out) } else { out.push(path) }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let mut files = Vec::new();
     walk(&root, &mut files);
-    let relative = |p: &PathBuf| p.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+    let relative = |p: &PathBuf| {
+        let name = p.strip_prefix(&root).ok().and_then(Path::to_str).expect("a UTF-8 name below the root");
+        name.replace('\\', "/")
+    };
     files.iter().map(relative).collect()
 }
 
