@@ -1,13 +1,23 @@
 //! The operators: one definition each, in the list [`OPS`].
 
+mod concat;
+mod element;
 mod reshape;
+mod strided;
+mod transpose;
 mod unary;
 
 use crate::graph::OpDef;
 
 /// Every operator, sorted by name. Import, files, text, tests and benches walk it.
-pub static OPS: &[&OpDef] =
-    &[&unary::leaky_relu::DEF, &unary::relu::DEF, &reshape::DEF, &unary::sigmoid::DEF];
+pub static OPS: &[&OpDef] = &[
+    &concat::DEF,
+    &unary::leaky_relu::DEF,
+    &unary::relu::DEF,
+    &reshape::DEF,
+    &unary::sigmoid::DEF,
+    &transpose::DEF,
+];
 
 /// The operator with this name of ours.
 pub fn by_name(name: &str) -> Option<&'static OpDef> {

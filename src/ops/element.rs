@@ -1,0 +1,49 @@
+//! Data movement on the CPU, written once for every element type.
+
+use crate::graph::{OpError, Scratch};
+use crate::tensor::{DType, Tensor};
+
+/// What a movement may know of an element.
+pub(crate) trait Element: Copy + Send + Sync + 'static {}
+
+impl Element for f32 {}
+impl Element for i32 {}
+impl Element for u8 {}
+
+/// A function that moves elements without computing with them.
+pub(crate) trait Movement {
+    /// Writes all of `y`, whose values are unspecified before.
+    fn run<T: Element>(&self, inputs: &[&[T]], y: &mut [T]) -> Result<(), OpError>;
+}
+
+/// The tensor of this shape that `movement` makes of `inputs`, which have one type (i8 moves as u8).
+pub(crate) fn moved(
+    cx: &Scratch,
+    shape: &[usize],
+    inputs: &[&Tensor],
+    movement: &impl Movement,
+) -> Result<Tensor, OpError> {
+    let n = shape.iter().product();
+    let bytes = |inputs: &[&Tensor]| {
+        let inputs: Vec<&[u8]> = inputs.iter().map(|t| t.bytes()).collect();
+        let mut y = vec![0u8; n];
+        movement.run(&inputs, &mut y).map(|()| y)
+    };
+    Ok(match inputs[0].dtype() {
+        DType::F32 => {
+            let inputs: Vec<&[f32]> = inputs.iter().map(|t| t.f32s()).collect();
+            let mut y = cx.take(n);
+            movement.run(&inputs, &mut y)?;
+            Tensor::from_f32(shape, y)
+        }
+        DType::I32 => {
+            let inputs: Vec<&[i32]> = inputs.iter().map(|t| t.i32s()).collect();
+            let mut y = vec![0; n];
+            movement.run(&inputs, &mut y)?;
+            Tensor::from_i32(shape, y)
+        }
+        DType::Bool => Tensor::from_bool(shape, bytes(inputs)?),
+        DType::U8 => Tensor::from_u8(shape, bytes(inputs)?),
+        DType::I8 => Tensor::from_i8(shape, bytemuck::cast_vec(bytes(inputs)?)),
+    })
+}
