@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from onnx import AttributeProto, TensorProto, numpy_helper
-from onnx.backend.test.loader import load_model_tests
+from onnx.backend.test.case.node import collect_testcases
 
 DTYPES = {np.dtype(n): s for n, s in (
     ("bool", "bool"), ("int8", "i8"), ("int16", "i16"), ("int32", "i32"), ("int64", "i64"), ("uint8", "u8"),
@@ -91,7 +91,7 @@ def main():
     out = Path(sys.argv[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tests = load_model_tests(kind="node")
+        tests = collect_testcases(None)
     reasons = {t.name: r for t in tests if (r := write(out / t.name, t))}
     ops = {op for t in tests for op in op_types(t.model.graph)}
     print(f"{len(tests)} node tests of {len(ops)} operators, {len(tests) - len(reasons)} with tensors, "
