@@ -1,6 +1,7 @@
 //! A GPU engine for quantized models whose integer results are the same bits on every device.
 
 pub mod atomic;
+pub mod data;
 pub mod exec;
 pub mod gpu;
 pub mod graph;
