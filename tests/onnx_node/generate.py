@@ -24,6 +24,16 @@ DTYPES = {np.dtype(n): s for n, s in (
     ("float64", "f64"))}
 
 
+# Inputs that say what is computed rather than what with: samebit wants them to be constants of the model, as
+# exporters write them, so the tests that feed them at run time get them as initializers.
+CONSTANT = {
+    "CenterCropPad": (1,), "Clip": (1, 2), "ConstantOfShape": (0,), "CumSum": (1,), "Dropout": (1, 2), "Expand": (1,),
+    "NonMaxSuppression": (2, 3, 4), "OneHot": (1,), "Pad": (1, 2, 3), "Range": (0, 1, 2), "Reshape": (1,),
+    "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,), "Squeeze": (1,), "Tile": (1,), "TopK": (1,),
+    "Trilu": (1,), "Unsqueeze": (1,), "Upsample": (1,),
+} | {f"Reduce{r}": (1,) for r in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")}
+
+
 class Unsupported(Exception):
     """A value that npy cannot hold; the message says which."""
 
@@ -57,9 +67,26 @@ def save(folder, kind, infos, values):
     return listed
 
 
+def fix(test):
+    """Turns the inputs of `CONSTANT` into initializers."""
+    if len(test.data_sets) != 1:
+        return
+    graph, (inputs, outputs) = test.model.graph, test.data_sets[0]
+    fixed = {n.input[i] for n in graph.node for i in CONSTANT.get(n.op_type, ()) if i < len(n.input)}
+    kept = []
+    for info, value in zip(list(graph.input), inputs):
+        if info.name in fixed and isinstance(value, (np.ndarray, np.generic)):
+            graph.initializer.append(numpy_helper.from_array(np.asarray(value), info.name))
+            graph.input.remove(info)
+        else:
+            kept.append(value)
+    test.data_sets[0] = (kept, outputs)
+
+
 def write(folder, test):
     """One test; the reason why its tensors could not be written, or None."""
     folder.mkdir(parents=True, exist_ok=True)
+    fix(test)
     (folder / "model.onnx").write_bytes(test.model.SerializeToString())
     graph = test.model.graph
     case = {
