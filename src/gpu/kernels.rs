@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// A kernel does not link or does not fit what the project's rules say of kernels.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kernel {kernel}: {file}:{line}:{column}: {message}")]
+#[error("kernel {kernel}: {}{message}", self.place())]
 pub struct KernelError {
     /// Name of the kernel.
     pub kernel: String,
@@ -19,6 +19,20 @@ pub struct KernelError {
     pub column: usize,
     /// What is wrong.
     pub message: String,
+}
+
+impl KernelError {
+    fn place(&self) -> String {
+        if self.file.is_empty() {
+            return String::new();
+        }
+        format!("{}:{}:{}: ", self.file, self.line, self.column)
+    }
+
+    /// An error of the kernel as a whole.
+    pub(super) fn of(kernel: &Kernel, message: String) -> KernelError {
+        locate(kernel, None, message)
+    }
 }
 
 /// How a kernel uses a binding.
