@@ -1,7 +1,9 @@
 //! The operators: one definition each, in the list [`OPS`].
 
 mod concat;
+mod conv;
 mod element;
+mod gemm_cpu;
 mod reshape;
 mod strided;
 mod transpose;
@@ -12,6 +14,7 @@ use crate::graph::OpDef;
 /// Every operator, sorted by name. Import, files, text, tests and benches walk it.
 pub static OPS: &[&OpDef] = &[
     &concat::DEF,
+    &conv::DEF,
     &unary::leaky_relu::DEF,
     &unary::relu::DEF,
     &reshape::DEF,

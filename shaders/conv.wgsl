@@ -1,0 +1,103 @@
+// y[n, o, p] = sum over (kd, kh, kw, c) of x[n, c, p * stride + k * dilation - pad] * w[o, c, k], + b[o].
+// x: f32 [n, id, ih, iw, 4 * c4]. w: f32 [kd, kh, kw, 4 * cg4, 4 * o4]. b: f32 [4 * o4], read where bias is 1.
+// y: f32 [n, od, oh, ow, 4 * o4]. One invocation computes 8 consecutive output pixels in 16 consecutive channels, each
+// element as one sum in the order kd, kh, kw, c.
+// The caller guarantees that there is one group, or that groups have multiples of 4 input and 16 output channels.
+
+// 16 channels of one pixel.
+struct Sums {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+// The weights of one input channel for 16 output channels.
+alias Row = Sums;
+
+fn row(i: u32, q: vec4<u32>) -> Row {
+    return Row(w[i + q.x], w[i + q.y], w[i + q.z], w[i + q.w]);
+}
+
+fn add(s: Sums, v: vec4<f32>, w0: Row, w1: Row, w2: Row, w3: Row) -> Sums {
+    return Sums(
+        fma(v.wwww, w3.a, fma(v.zzzz, w2.a, fma(v.yyyy, w1.a, fma(v.xxxx, w0.a, s.a)))),
+        fma(v.wwww, w3.b, fma(v.zzzz, w2.b, fma(v.yyyy, w1.b, fma(v.xxxx, w0.b, s.b)))),
+        fma(v.wwww, w3.c, fma(v.zzzz, w2.c, fma(v.yyyy, w1.c, fma(v.xxxx, w0.c, s.c)))),
+        fma(v.wwww, w3.d, fma(v.zzzz, w2.d, fma(v.yyyy, w1.d, fma(v.xxxx, w0.d, s.d)))),
+    );
+}
+
+fn finish(p: u32, q: vec4<u32>, s: Sums, bias: Sums) {
+    store(p, q.x, s.a, bias.a);
+    store(p, q.y, s.b, bias.b);
+    store(p, q.z, s.c, bias.c);
+    store(p, q.w, s.d, bias.d);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let i = flat_index(gid, groups);
+    let blocks = (params.output.w + 3u) / 4u;
+    if i >= (params.pixels + 7u) / 8u * blocks {
+        return;
+    }
+    let q = i % blocks * 4u + vec4<u32>(0u, 1u, 2u, 3u);
+    // Where o4 is not a multiple of 4 the last ones are computed and not stored.
+    let wq = min(q, vec4<u32>(params.output.w - 1u));
+    let p = i / blocks * 8u;
+    let c0 = 4u * q.x / params.og * params.kernel.w;
+    let o0 = origin(p);
+    let o1 = origin(p + 1u);
+    let o2 = origin(p + 2u);
+    let o3 = origin(p + 3u);
+    let o4 = origin(p + 4u);
+    let o5 = origin(p + 5u);
+    let o6 = origin(p + 6u);
+    let o7 = origin(p + 7u);
+    var s0 = Sums();
+    var s1 = Sums();
+    var s2 = Sums();
+    var s3 = Sums();
+    var s4 = Sums();
+    var s5 = Sums();
+    var s6 = Sums();
+    var s7 = Sums();
+    var wi = 0u;
+    let taps = params.kernel.x * params.kernel.y * params.kernel.z;
+    for (var t = 0u; t < taps; t++) {
+        let k = tap_offset(t);
+        let x0 = place(o0, k);
+        let x1 = place(o1, k);
+        let x2 = place(o2, k);
+        let x3 = place(o3, k);
+        let x4 = place(o4, k);
+        let x5 = place(o5, k);
+        let x6 = place(o6, k);
+        let x7 = place(o7, k);
+        for (var c = c0; c < c0 + params.kernel.w; c++) {
+            let w0 = row(wi, wq);
+            let w1 = row(wi + params.output.w, wq);
+            let w2 = row(wi + 2u * params.output.w, wq);
+            let w3 = row(wi + 3u * params.output.w, wq);
+            s0 = add(s0, load(x0, c), w0, w1, w2, w3);
+            s1 = add(s1, load(x1, c), w0, w1, w2, w3);
+            s2 = add(s2, load(x2, c), w0, w1, w2, w3);
+            s3 = add(s3, load(x3, c), w0, w1, w2, w3);
+            s4 = add(s4, load(x4, c), w0, w1, w2, w3);
+            s5 = add(s5, load(x5, c), w0, w1, w2, w3);
+            s6 = add(s6, load(x6, c), w0, w1, w2, w3);
+            s7 = add(s7, load(x7, c), w0, w1, w2, w3);
+            wi += 4u * params.output.w;
+        }
+    }
+    let bias = Sums(bias_of(wq.x), bias_of(wq.y), bias_of(wq.z), bias_of(wq.w));
+    finish(p, q, s0, bias);
+    finish(p + 1u, q, s1, bias);
+    finish(p + 2u, q, s2, bias);
+    finish(p + 3u, q, s3, bias);
+    finish(p + 4u, q, s4, bias);
+    finish(p + 5u, q, s5, bias);
+    finish(p + 6u, q, s6, bias);
+    finish(p + 7u, q, s7, bias);
+}

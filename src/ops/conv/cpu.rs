@@ -1,0 +1,195 @@
+//! Convolution on the CPU: matrix products over the gathered inputs of a run of output pixels; direct sums where
+//! every group has one input channel.
+
+use super::window::{Axis, Window, three};
+use crate::graph::Scratch;
+use crate::ops::gemm_cpu::{Mat, Tiling, par_blocks};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+/// Floats of gathered inputs that a thread keeps: they should stay in its second-level cache.
+const GATHERED: usize = 160 * 1024;
+
+/// Most pixels of one product: the width of a panel of the product.
+const PIXELS: usize = 1024;
+
+pub(super) fn conv(
+    cx: &Scratch,
+    window: &Window,
+    groups: usize,
+    inputs: &[Tensor],
+    out: &[usize],
+) -> Vec<f32> {
+    let (x, w) = (&inputs[0], &inputs[1]);
+    let mut y = cx.take(out.iter().product());
+    let shape = Shape { input: three(x.shape()), output: three(out), axes: window.three() };
+    let bias = inputs.get(2).map(Tensor::f32s);
+    if w.shape()[1] == 1 && groups > 1 {
+        depthwise(&shape, x.f32s(), w.f32s(), bias, out[1] / groups, out[1], &mut y);
+        return y;
+    }
+    let o = out[1] / groups;
+    let c = w.shape()[1];
+    let k = c * shape.taps();
+    let (pixels, in_pixels) = (shape.output.iter().product::<usize>(), shape.input.iter().product::<usize>());
+    if y.is_empty() {
+        return y;
+    }
+    let direct = window.is_point();
+    let most = if direct { PIXELS } else { (GATHERED / k / 16 * 16).clamp(48, PIXELS) };
+    let tiling = Tiling::new(out[0] * groups, o, pixels, most);
+    par_blocks(&mut y, tiling, |m, o0, p0, block| {
+        let image = &x.f32s()[m * c * in_pixels..][..c * in_pixels];
+        let first = m % groups * o + o0;
+        let weights = Mat::rows(&w.f32s()[first * k..], k);
+        if direct {
+            block.product(k, weights, Mat::rows(image, pixels).at(0, p0));
+        } else {
+            let n = tiling.col_block.min(pixels - p0);
+            let mut gathered = cx.take(k * n);
+            shape.gather(image, p0, n, &mut gathered);
+            block.product(k, weights, Mat::rows(&gathered, n));
+            cx.give(gathered);
+        }
+        if let Some(bias) = bias {
+            for i in 0..block.rows() {
+                let b = bias[first + i];
+                block.row(i).iter_mut().for_each(|v| *v += b);
+            }
+        }
+    });
+    y
+}
+
+struct Shape {
+    input: [usize; 3],
+    output: [usize; 3],
+    axes: [Axis; 3],
+}
+
+impl Shape {
+    fn taps(&self) -> usize {
+        self.axes.iter().map(|a| a.kernel).product()
+    }
+
+    /// Writes row (c, kd, kh, kw) = the inputs that meet this weight in output pixels `p0..p0 + n`.
+    fn gather(&self, image: &[f32], p0: usize, n: usize, rows: &mut [f32]) {
+        let [id, ih, iw] = self.input;
+        let [ad, ah, aw] = self.axes;
+        let mut rows = rows.chunks_exact_mut(n);
+        for plane in image.chunks_exact(id * ih * iw) {
+            for kd in 0..ad.kernel {
+                for kh in 0..ah.kernel {
+                    for kw in 0..aw.kernel {
+                        let Some(row) = rows.next() else { return };
+                        self.gather_row(plane, [kd, kh, kw], p0, row);
+                    }
+                }
+            }
+        }
+    }
+
+    fn gather_row(&self, plane: &[f32], k: [usize; 3], p0: usize, row: &mut [f32]) {
+        let [_, oh, ow] = self.output;
+        let [ad, ah, aw] = self.axes;
+        let reach = aw.reach(k[2], self.input[2], ow);
+        let (mut p, mut row) = (p0, row);
+        while !row.is_empty() {
+            let (line, w0) = (p / ow, p % ow);
+            let len = row.len().min(ow - w0);
+            let (part, rest) = row.split_at_mut(len);
+            let d = ad.source(line / oh, k[0], self.input[0]);
+            let h = ah.source(line % oh, k[1], self.input[1]);
+            match (d, h) {
+                (Some(d), Some(h)) => {
+                    let x = &plane[(d * self.input[1] + h) * self.input[2]..][..self.input[2]];
+                    aw.gather_line(x, k[2], &reach, w0, part);
+                }
+                _ => part.fill(0.0),
+            }
+            row = rest;
+            p += len;
+        }
+    }
+}
+
+impl Axis {
+    /// Position in the input under tap `k` at output `o`.
+    fn source(&self, o: usize, k: usize, len: usize) -> Option<usize> {
+        (o * self.stride + k * self.dilation).checked_sub(self.pad).filter(|i| *i < len)
+    }
+
+    /// Outputs whose tap `k` lies inside the input.
+    pub(super) fn reach(&self, k: usize, len: usize, out: usize) -> std::ops::Range<usize> {
+        let shift = k * self.dilation;
+        let first = self.pad.saturating_sub(shift).div_ceil(self.stride);
+        let end = (len + self.pad).saturating_sub(shift).div_ceil(self.stride);
+        let end = end.min(out);
+        first.min(end)..end
+    }
+
+    /// `out[i]` = the input under tap `k` at output `o0 + i`.
+    fn gather_line(&self, x: &[f32], k: usize, reach: &std::ops::Range<usize>, o0: usize, out: &mut [f32]) {
+        let start = reach.start.clamp(o0, o0 + out.len());
+        let end = reach.end.clamp(start, o0 + out.len());
+        out[..start - o0].fill(0.0);
+        out[end - o0..].fill(0.0);
+        if start == end {
+            return;
+        }
+        let first = start * self.stride + k * self.dilation - self.pad;
+        let middle = &mut out[start - o0..end - o0];
+        if self.stride == 1 {
+            middle.copy_from_slice(&x[first..first + middle.len()]);
+        } else {
+            for (v, x) in middle.iter_mut().zip(x[first..].iter().step_by(self.stride)) {
+                *v = *x;
+            }
+        }
+    }
+}
+
+/// One input channel per group: an output plane is a sum of shifted input planes.
+fn depthwise(
+    s: &Shape,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    per_group: usize,
+    o: usize,
+    y: &mut [f32],
+) {
+    let [id, ih, iw] = s.input;
+    let [_, oh, ow] = s.output;
+    let [ad, ah, aw] = s.axes;
+    let (plane, taps) = (s.output.iter().product::<usize>(), s.taps());
+    if y.is_empty() {
+        return;
+    }
+    y.par_chunks_mut(plane).enumerate().for_each(|(m, y)| {
+        let image = &x[m / per_group * id * ih * iw..][..id * ih * iw];
+        let (w, b) = (&w[m % o * taps..][..taps], bias.map_or(0.0, |b| b[m % o]));
+        for (line, y) in y.chunks_exact_mut(ow).enumerate() {
+            y.fill(0.0);
+            for (t, w) in w.iter().enumerate() {
+                let (kd, kh, kw) = (t / (ah.kernel * aw.kernel), t / aw.kernel % ah.kernel, t % aw.kernel);
+                let (Some(d), Some(h)) = (ad.source(line / oh, kd, id), ah.source(line % oh, kh, ih)) else {
+                    continue;
+                };
+                let reach = aw.reach(kw, iw, ow);
+                if reach.is_empty() {
+                    continue;
+                }
+                let first = reach.start * aw.stride + kw * aw.dilation - aw.pad;
+                let x = &image[(d * ih + h) * iw + first..][..iw - first];
+                let y = &mut y[reach];
+                if aw.stride == 1 {
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y += w * x);
+                } else {
+                    y.iter_mut().zip(x.iter().step_by(aw.stride)).for_each(|(y, x)| *y += w * x);
+                }
+            }
+            y.iter_mut().for_each(|v| *v += b);
+        }
+    });
+}
