@@ -1,5 +1,5 @@
-// y = f(x) element by element; f comes from a file under unary/.
-// x, y: f32, n4 groups of four, any layout. One invocation computes one group.
+// y = f(x) element by element; f comes from a file under unary/, the element types from shared/unary_*.wgsl.
+// x, y: n4 groups of four, any layout. One invocation computes one group.
 // Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
 struct Params {
     n4: u32,
@@ -10,8 +10,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<X>;
+@group(0) @binding(2) var<storage, read_write> y: array<Y>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -19,6 +19,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    let v = f(x[i], params.a, params.b);
-    y[i] = mask_lanes(v, i, params.c, params.c4);
+    let v = x[i];
+    let out = keep_nan(v, f(v, params.a, params.b));
+    y[i] = select(Y(), out, lanes_in_use(i, params.c, params.c4));
 }

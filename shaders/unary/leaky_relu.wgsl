@@ -1,3 +1,3 @@
-fn f(x: vec4<f32>, a: f32, b: f32) -> vec4<f32> {
-    return select(a * x, x, x >= vec4<f32>(0.0));
+fn f(x: X, a: f32, b: f32) -> Y {
+    return select(a * x, x, x >= X());
 }

@@ -1,3 +1,5 @@
-fn f(x: vec4<f32>, a: f32, b: f32) -> vec4<f32> {
-    return 1.0 / (1.0 + exp(-x));
+fn f(x: X, a: f32, b: f32) -> Y {
+    // e^-|x| cannot overflow.
+    let e = exp_f32(-abs(x));
+    return select(X(1.0), e, x < X()) / (1.0 + e);
 }

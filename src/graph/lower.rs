@@ -17,7 +17,7 @@ pub struct Kernel {
 #[macro_export]
 #[doc(hidden)]
 macro_rules! kernel {
-    ($name:literal, $params:ty, [$($file:literal),+ $(,)?]) => {
+    ($name:expr, $params:ty, [$($file:literal),+ $(,)?]) => {
         $crate::graph::lower::Kernel {
             name: $name,
             sources: &[$(($file, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file)))),+],
