@@ -4,7 +4,10 @@ mod concat;
 mod conv;
 mod element;
 mod gemm_cpu;
+mod reduce;
 mod reshape;
+mod rows;
+mod softmax;
 mod strided;
 mod transpose;
 mod unary;
@@ -32,17 +35,30 @@ pub static OPS: &[&OpDef] = &[
     &unary::exp::DEF,
     &unary::floor::DEF,
     &unary::gelu::DEF,
+    &reduce::global_average_pool::DEF,
+    &reduce::global_max_pool::DEF,
     &unary::hard_sigmoid::DEF,
     &unary::hard_swish::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
     &unary::leaky_relu::DEF,
     &unary::log::DEF,
+    &softmax::log::DEF,
     &unary::mish::DEF,
     &unary::neg::DEF,
     &unary::not::DEF,
     &unary::quick_gelu::DEF,
     &unary::reciprocal::DEF,
+    &reduce::l1::DEF,
+    &reduce::l2::DEF,
+    &reduce::log_sum::DEF,
+    &reduce::log_sum_exp::DEF,
+    &reduce::max::DEF,
+    &reduce::mean::DEF,
+    &reduce::min::DEF,
+    &reduce::prod::DEF,
+    &reduce::sum_all::DEF,
+    &reduce::sum_square::DEF,
     &unary::relu::DEF,
     &reshape::DEF,
     &unary::round::DEF,
@@ -52,6 +68,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::sign::DEF,
     &unary::sin::DEF,
     &unary::sinh::DEF,
+    &softmax::plain::DEF,
     &unary::softplus::DEF,
     &unary::softsign::DEF,
     &unary::sqrt::DEF,

@@ -1,0 +1,2 @@
+// Elements are f32.
+alias T = f32;

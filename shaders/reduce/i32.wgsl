@@ -1,0 +1,2 @@
+// Elements are i32; narrower types come widened.
+alias T = i32;

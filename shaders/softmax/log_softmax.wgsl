@@ -1,0 +1,3 @@
+fn finish(d: f32, s: f32) -> f32 {
+    return d - log(s);
+}

@@ -1,0 +1,159 @@
+//! `Softmax` and `LogSoftmax`: exp(x - max) / sum along an axis, and its logarithm.
+//!
+//! *Shapes*: `[..] -> [..]`. Where `to_end` is 1 a row runs over `axis` and all axes behind it (ONNX before 13).
+
+use super::rows::{RowParams, Rows, map, sum};
+use crate::graph::lower::{Io, Kernel, Lowering, Operand};
+use crate::graph::op::check;
+use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::tensor::{Tensor, TensorType};
+use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `softmax.wgsl`.
+    struct Params { rows: RowParams }
+}
+
+/// What tells one function from the other.
+#[derive(Debug)]
+struct Row {
+    def: &'static OpDef,
+    /// Of a row.
+    f: fn(&[f32], &mut [f32]),
+}
+
+macro_rules! softmax {
+    ($id:ident, $name:literal, $file:literal, $f:expr) => {
+        pub(super) mod $id {
+            use super::*;
+            static KERNEL: Kernel = crate::kernel!(
+                $file,
+                Params,
+                ["shared/rows.wgsl", "shared/row_sum.wgsl", $file, "softmax.wgsl"]
+            );
+            static ROW: Row = Row { def: &DEF, f: $f };
+            pub(in crate::ops) static DEF: OpDef =
+                OpDef { name: $name, onnx: &[$name], read: |r| read(&ROW, r), kernels: &[&KERNEL], samples };
+        }
+    };
+}
+
+softmax!(plain, "Softmax", "softmax/softmax.wgsl", softmax);
+softmax!(log, "LogSoftmax", "softmax/log_softmax.wgsl", log_softmax);
+
+fn largest(x: &[f32]) -> f32 {
+    x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the sum is rounded to f32 once")]
+fn softmax(x: &[f32], y: &mut [f32]) {
+    let m = largest(x);
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - m).exp());
+    let s = sum(y, |v| v) as f32;
+    y.iter_mut().for_each(|y| *y /= s);
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the logarithm is rounded to f32 once")]
+fn log_softmax(x: &[f32], y: &mut [f32]) {
+    let m = largest(x);
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - m).exp());
+    let log = sum(y, |v| v).ln() as f32;
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - m) - log);
+}
+
+#[derive(Debug)]
+struct Softmax {
+    row: &'static Row,
+    axis: i64,
+    to_end: bool,
+}
+
+fn read(row: &'static Row, r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let flat = r.opset() < 13;
+    let axis = r.int("axis", if flat { 1 } else { -1 })?;
+    let to_end = r.own_int("to_end", i64::from(flat))? != 0;
+    Ok(Arc::new(Softmax { row, axis, to_end }))
+}
+
+impl Softmax {
+    fn rows(&self, shape: &[usize]) -> Result<Rows, OpError> {
+        let rank = shape.len();
+        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
+        let end = if self.to_end { rank } else { axis + 1 };
+        Ok(Rows::linear(shape, &(axis..end).collect::<Vec<_>>()))
+    }
+}
+
+impl Op for Softmax {
+    fn def(&self) -> &'static OpDef {
+        self.row.def
+    }
+
+    fn attrs(&self) -> Attrs {
+        Attrs::new().int("axis", self.axis).int("to_end", i64::from(self.to_end))
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 1, 1, "1")?;
+        check::f32(inputs, 0)?;
+        let rank = inputs[0].rank();
+        normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let x = &inputs[0];
+        let rows = self.rows(x.shape())?;
+        let y = map(&rows, x.f32s(), cx.take(x.len()), |_, x, y| (self.row.f)(x, y));
+        Ok(vec![Tensor::from_f32(x.shape(), y)])
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        if io.outputs[0].is_empty() {
+            return Ok(Lowering::run([]));
+        }
+        let rows = self.rows(&io.inputs[0].shape)?;
+        let params = Params { rows: rows.params() };
+        let bind = [Operand::Input(0), Operand::Output(0)];
+        Ok(Lowering::run([rows.dispatch(self.row.def.kernels[0], &params, bind)]))
+    }
+}
+
+fn samples(rng: &mut Rng) -> Vec<Sample> {
+    let (c, w) = (rng.int(1, 9), rng.int(1, 40));
+    let case = |axis: i64, to_end: i64, shape: &[usize], reduction: usize| {
+        let x = SampleInput::of(shape, Fill::Range(-8.0, 8.0));
+        let attrs = Attrs::new().int("axis", axis).int("to_end", to_end);
+        // exp of a driver is good to 3 + 2|x| ulp of a result below 1, log to 2^-21 (Vulkan specification).
+        Sample::new(attrs, [x]).reduction(reduction).extra(2e-6)
+    };
+    vec![
+        case(-1, 0, &[7, 3, w], w),
+        case(-1, 0, &[3, 1000], 1000),
+        case(1, 0, &[2, c, 5, w], c),
+        case(1, 0, &[2, 300, 3], 300),
+        case(0, 0, &[7, c], 7),
+        case(1, 1, &[7, c, 5, 3], c * 15),
+        case(0, 1, &[5, 130], 650),
+        case(0, 0, &[w], w),
+        case(2, 0, &[2, 1, 3, 2, 1, c], 3),
+        case(1, 0, &[2, 0, 3], 1),
+        case(-1, 0, &[1, 1], 1),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Source, attrs::Input};
+
+    #[test]
+    fn large_inputs_do_not_overflow() {
+        let x = Tensor::from_f32([1, 3], vec![1000.0, 1000.0, -1000.0]);
+        let input = Some(Input { ty: x.ty(), known: None });
+        let mut r = Reader::new(Source::Onnx(13), "Softmax", Attrs::new(), vec![input], 1);
+        let op = (plain::DEF.read)(&mut r).unwrap();
+        assert_eq!(op.eval(&Scratch::new(), &[x]).unwrap()[0].f32s(), [0.5, 0.5, 0.0]);
+    }
+}
