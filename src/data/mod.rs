@@ -1,10 +1,19 @@
 //! Data sets: where frames and labels come from, how they become a graph's inputs, and what is measured on the outputs.
 
+pub mod config;
+mod dataset;
+mod loader;
 mod npy;
 mod npz;
+pub mod picture;
+mod preprocess;
+mod source;
 
+pub use dataset::{BoundDataset, BoundInput, Dataset};
+pub use loader::{Batch, Loader, LoaderOptions, Skip};
 pub use npy::{Array, Element, write as write_npy};
 pub use npz::arrays as npz_arrays;
+pub use preprocess::ChannelTables;
 
 use std::path::{Path, PathBuf};
 

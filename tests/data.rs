@@ -1,0 +1,559 @@
+//! Data sets from files on disk: what users write, and what they get wrong.
+
+use samebit::data::{DataError, Dataset, Loader, LoaderOptions, write_npy};
+use samebit::tensor::{DType, Dim, Tensor, TensorType};
+use std::path::{Path, PathBuf};
+
+type Graph = Vec<(String, TensorType)>;
+
+fn input(name: &str, shape: &[usize]) -> (String, TensorType) {
+    let dims = std::iter::once(Dim::Batch(1)).chain(shape.iter().map(|d| Dim::Fixed(*d)));
+    (name.into(), TensorType::new(DType::F32, dims))
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("temporary folder")
+}
+
+fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::create_dir_all(path.parent().expect("has a folder")).expect("makes folders");
+    std::fs::write(&path, bytes).expect("writes");
+    path
+}
+
+/// A `w` x `h` picture whose red, green and blue are x, y and `blue`.
+fn picture(dir: &Path, name: &str, h: u32, w: u32, blue: u8) {
+    let image = image::RgbImage::from_fn(w, h, |x, y| image::Rgb([x as u8, y as u8, blue]));
+    std::fs::create_dir_all(dir.join(name).parent().expect("has a folder")).expect("makes folders");
+    image.save(dir.join(name)).expect("saves");
+}
+
+fn loader(set: &Dataset, graph: &Graph, batch: usize, threads: usize) -> Result<Loader, DataError> {
+    Loader::new(set.inputs_for(graph)?, LoaderOptions { batch, threads, ahead: 2 })
+}
+
+/// All frames of the first input, with the ids.
+fn all(set: &Dataset, graph: &Graph) -> (Vec<f32>, Vec<String>) {
+    let (mut values, mut ids) = (Vec::new(), Vec::new());
+    for batch in loader(set, graph, 3, 2).expect("starts") {
+        let batch = batch.expect("reads");
+        values.extend_from_slice(batch.inputs[0].as_f32().expect("f32"));
+        ids.extend(batch.ids);
+    }
+    (values, ids)
+}
+
+fn error_of(path: &Path, graph: &Graph) -> String {
+    let run = || -> Result<(), DataError> {
+        loader(&Dataset::open(path)?, graph, 4, 2)?.try_for_each(|batch| batch.map(drop))
+    };
+    run().expect_err("is refused").to_string()
+}
+
+#[test]
+fn an_image_folder_is_cropped_reordered_and_normalised() {
+    let dir = folder();
+    picture(dir.path(), "images/b.png", 6, 8, 40);
+    picture(dir.path(), "images/a.png", 8, 6, 50);
+    write(dir.path(), "images/notes.md", "no image");
+    let toml = write(
+        dir.path(),
+        "set.toml",
+        r#"
+        [dataset]
+        name = "two"
+        [[input]]
+        name = "x"
+        images = "images"
+        color = "bgr"
+        steps = [ { center_crop = [2, 3] }, { mean = [1, 2, 3] }, { std = 2 }, { scale = [1, 1, 10] } ]
+        "#,
+    );
+    let set = Dataset::open(&toml).expect("opens");
+    assert_eq!((set.name().as_str(), set.len()), ("two", 2));
+    let (values, ids) = all(&set, &vec![input("x", &[3, 2, 3])]);
+    assert_eq!(ids, ["a.png", "b.png"]);
+    // a: 8x6, top 3, left half of 3 to the even 2. Blue, green = y, red = x.
+    let a =
+        [24.5, 24.5, 24.5, 24.5, 24.5, 24.5, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, -5.0, 0.0, 5.0, -5.0, 0.0, 5.0];
+    assert_eq!(&values[..18], a);
+    // b: 6x8, top 2, left half of 5 to the even 2.
+    assert_eq!(&values[18..19], [19.5]);
+    assert_eq!(&values[24..36], [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, -5.0, 0.0, 5.0, -5.0, 0.0, 5.0]);
+}
+
+#[test]
+fn a_bare_folder_list_array_and_archive_are_data_sets_too() {
+    let dir = folder();
+    picture(dir.path(), "i/a.png", 2, 2, 9);
+    picture(dir.path(), "i/b.JPG", 2, 2, 9);
+    let list = write(dir.path(), "list.txt", "# one\ni/a.png\n\n");
+    let npy = dir.path().join("x.npy");
+    write_npy(&npy, &Tensor::from_f32([5, 3, 2, 2], (0..60).map(|v| v as f32).collect())).expect("writes");
+    let npz = dir.path().join("x.npz");
+    archive(&npz, &[("x", &std::fs::read(&npy).expect("reads"))]);
+    let graph = vec![input("anything", &[3, 2, 2])];
+    for (path, ids) in [
+        (dir.path().join("i"), vec!["a.png", "b.JPG"]),
+        (list, vec!["i/a.png"]),
+        (npy, vec!["0", "1", "2", "3", "4"]),
+        (npz.clone(), vec!["0", "1", "2", "3", "4"]),
+        (PathBuf::from(format!("{}:x", npz.display())), vec!["0", "1", "2", "3", "4"]),
+        (dir.path().join("i/a.png"), vec!["a.png"]),
+    ] {
+        let (values, got) = all(&Dataset::open(&path).expect("opens"), &graph);
+        assert_eq!(got, ids, "{}", path.display());
+        assert_eq!(values.len(), 12 * ids.len());
+    }
+}
+
+fn archive(path: &Path, arrays: &[(&str, &[u8])]) {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).expect("creates"));
+    for (name, bytes) in arrays {
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).expect("starts");
+        zip.write_all(bytes).expect("writes");
+    }
+    zip.finish().expect("finishes");
+}
+
+#[test]
+fn codes_in_nhwc_reach_an_nchw_graph_through_the_tables() {
+    let dir = folder();
+    write_npy(&dir.path().join("x.npy"), &Tensor::from_u8([1, 1, 2, 3], vec![0, 10, 20, 255, 110, 120]))
+        .expect("writes");
+    let toml = write(
+        dir.path(),
+        "set.toml",
+        r#"
+        [[input]]
+        npy = "x.npy"
+        source_layout = "nhwc"
+        steps = [ { mean = [125.3, 123.0, 113.9] }, { std = [63.0, 62.1, 66.7] } ]
+        "#,
+    );
+    let set = Dataset::open(&toml).expect("opens");
+    let graph = vec![input("input", &[3, 1, 2])];
+    // numpy: (x.astype(float32) - float32(mean)) / float32(std), bit for bit
+    let numpy: [u32; 6] = [0xbffe93ea, 0x4003c23c, 0xbfe8ea27, 0xbe565d2b, 0xbfb432aa, 0x3dbb4c5e];
+    let (values, _) = all(&set, &graph);
+    assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), numpy);
+    let bound = set.inputs_for(&graph).expect("fits");
+    let tables = bound.inputs()[0].tables().expect("codes and steps").tables();
+    assert_eq!((tables.len(), tables[1][110].to_bits()), (3, numpy[3]));
+}
+
+#[test]
+fn the_csv_decides_which_files_in_its_order() {
+    let dir = folder();
+    for (i, name) in ["a.png", "b.png", "c.png", "d.png", "e.png"].iter().enumerate() {
+        picture(dir.path(), &format!("images/{name}"), 1, 1, i as u8);
+    }
+    write(
+        dir.path(),
+        "labels.csv",
+        "file,split,class\nd.png,eval,3\na.png,calib,0\nc.png,eval,2\nb.png,eval,1\n",
+    );
+    write_npy(&dir.path().join("side.npy"), &Tensor::from_f32([4, 1], vec![0.0, 1.0, 2.0, 3.0]))
+        .expect("writes");
+    let toml = |extra: &str| {
+        write(
+            dir.path(),
+            "set.toml",
+            format!(
+                r#"
+                [dataset]
+                labels = {{ csv = "labels.csv", file = "file", label = "class" }}
+                {extra}
+                [[input]]
+                name = "side"
+                npy = "side.npy"
+                [[input]]
+                name = "image"
+                images = "images"
+                "#
+            ),
+        )
+    };
+    let graph = vec![input("image", &[3, 1, 1]), input("side", &[1])];
+    for (extra, ids, labels) in [
+        ("", vec!["d.png", "a.png", "c.png", "b.png"], vec![3, 0, 2, 1]),
+        ("where = { split = \"eval\" }", vec!["d.png", "c.png", "b.png"], vec![3, 2, 1]),
+        ("where = { split = \"eval\", class = 2 }", vec!["c.png"], vec![2]),
+        ("start = 1\nevery = 2", vec!["a.png", "b.png"], vec![0, 1]),
+        ("start = 1\nlimit = 2", vec!["a.png", "c.png"], vec![0, 2]),
+    ] {
+        let set = Dataset::open(&toml(extra)).expect("opens");
+        assert_eq!(
+            (set.ids(), set.labels()),
+            (ids.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(), Some(labels.as_slice())),
+            "{extra}"
+        );
+        let batch = loader(&set, &graph, 9, 2).expect("starts").next().expect("one").expect("reads");
+        assert_eq!(
+            (&batch.ids, batch.labels.as_deref()),
+            (&ids.iter().map(ToString::to_string).collect(), Some(labels.as_slice()))
+        );
+        let blue: Vec<f32> = batch.inputs[0].f32s().chunks(3).map(|p| p[2]).collect();
+        let of_file: Vec<f32> = ids.iter().map(|f| f32::from(f.as_bytes()[0] - b'a')).collect();
+        assert_eq!(blue, of_file, "{extra}");
+        let rows = |f: &f32| {
+            ["d", "a", "c", "b"].iter().position(|n| n.as_bytes()[0] - b'a' == *f as u8).expect("a row")
+                as f32
+        };
+        assert_eq!(batch.inputs[1].f32s(), of_file.iter().map(rows).collect::<Vec<_>>(), "{extra}");
+    }
+    let e = error_of(&toml("where = { split = \"test\" }"), &graph);
+    assert!(e.contains("empty"), "{e}");
+    let e = error_of(&toml("where = { spilt = \"test\" }"), &graph);
+    assert!(e.contains("\"spilt\"") && e.contains("file, split, class"), "{e}");
+}
+
+#[test]
+fn folders_give_labels_in_sorted_order() {
+    let dir = folder();
+    for name in ["dog/1.png", "cat/x/2.png", "cat/1.png", "ant/0.png"] {
+        picture(dir.path(), &format!("images/{name}"), 1, 1, 0);
+    }
+    let toml =
+        write(dir.path(), "set.toml", "[dataset]\nlabels = \"folders\"\n[[input]]\nimages = \"images\"\n");
+    let set = Dataset::open(&toml).expect("opens");
+    assert_eq!(set.ids(), ["ant/0.png", "cat/1.png", "cat/x/2.png", "dog/1.png"]);
+    assert_eq!(set.labels(), Some([0, 1, 1, 2].as_slice()));
+    picture(dir.path(), "images/loose.png", 1, 1, 0);
+    assert!(Dataset::open(&toml).expect_err("no class").what.contains("loose.png is in none"));
+}
+
+#[test]
+fn raw_files_are_matched_by_a_glob() {
+    let dir = folder();
+    write(dir.path(), "f/1.bin", 1.5f32.to_le_bytes().repeat(2));
+    write(dir.path(), "f/0.bin", 0.5f32.to_le_bytes().repeat(2));
+    write(dir.path(), "f/g/9.bin", [0; 8]);
+    write(dir.path(), "f/2.bin", [0; 7]);
+    let toml = write(
+        dir.path(),
+        "set.toml",
+        "[[input]]\nraw = { glob = \"f/*.bin\", dtype = \"f32\", shape = [2] }\nsteps = [{ scale = 2 }]\n",
+    );
+    let set = Dataset::open(&toml).expect("opens");
+    let mut loader = loader(&set, &vec![input("x", &[2])], 8, 1).expect("starts");
+    let batch = loader.next().expect("one").expect("reads");
+    assert_eq!(batch.inputs[0], Tensor::from_f32([2, 2], vec![1.0, 1.0, 3.0, 3.0]));
+    assert_eq!(batch.ids, ["0.bin", "1.bin"]);
+    assert!(loader.next().is_none());
+    assert_eq!(loader.skipped()[0].sample, "2.bin");
+    assert_eq!(loader.skipped()[0].reason, "7 bytes; shape [2] takes 8");
+}
+
+#[test]
+fn frames_that_cannot_be_read_are_skipped_and_named() {
+    let dir = folder();
+    for name in ["a.jpg", "c.jpg", "e.png", "g.png"] {
+        picture(dir.path(), &format!("images/{name}"), 16, 16, 7);
+    }
+    write(dir.path(), "images/b.jpg", "this is text");
+    write(dir.path(), "images/d.png", "");
+    let whole = std::fs::read(dir.path().join("images/a.jpg")).expect("reads");
+    write(dir.path(), "images/f.jpg", &whole[..whole.len() - 10]);
+    picture(dir.path(), "images/h.png", 8, 16, 7);
+    let set = Dataset::open(&dir.path().join("images")).expect("opens");
+    for threads in [1, 2, 5] {
+        let mut loader = loader(&set, &vec![input("x", &[3, 16, 16])], 3, threads).expect("starts");
+        let ids: Vec<_> = loader.by_ref().map(|b| b.expect("reads").ids).collect();
+        assert_eq!(ids, [vec!["a.jpg", "c.jpg", "e.png"], vec!["g.png"]]);
+        assert_eq!(loader.frames(), 4);
+        let skips: Vec<_> = loader.skipped().iter().map(|s| (s.sample.as_str(), s.reason.as_str())).collect();
+        assert_eq!(
+            skips,
+            [
+                ("b.jpg", "neither JPEG nor PNG"),
+                ("d.png", "the file is empty"),
+                ("f.jpg", "cut short: JPEG data without its end"),
+                ("h.png", "a sample is [8, 16, 3] (channels last), the graph's input takes [3, 16, 16]"),
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_set_of_which_nothing_can_be_read_is_an_error() {
+    let dir = folder();
+    let path = write(dir.path(), "a.jpg", "this is text");
+    let e = error_of(&path, &vec![input("x", &[3, 2, 2])]);
+    assert!(e.contains("only sample") && e.contains("neither JPEG nor PNG"), "{e}");
+    write(dir.path(), "b.jpg", "this is text, too");
+    let e = error_of(dir.path(), &vec![input("x", &[3, 2, 2])]);
+    assert!(e.contains("none of its 2 samples") && e.contains("a.jpg"), "{e}");
+}
+
+#[test]
+fn a_fixed_batch_is_filled_up() {
+    let dir = folder();
+    let npy = dir.path().join("x.npy");
+    write_npy(&npy, &Tensor::from_f32([5, 1], vec![0.0, 1.0, 2.0, 3.0, 4.0])).expect("writes");
+    let set = Dataset::open(&npy).expect("opens");
+    let graph = vec![("x".to_owned(), TensorType::new(DType::F32, [2usize, 1]))];
+    let batches: Vec<_> = loader(&set, &graph, 64, 2).expect("starts").map(|b| b.expect("reads")).collect();
+    assert_eq!(batches.len(), 3);
+    assert_eq!(batches[2].inputs[0], Tensor::from_f32([2, 1], vec![4.0, 4.0]));
+    assert_eq!(batches[2].frames(), 1);
+    assert_eq!(batches[2].without_padding(&batches[2].inputs[0]), Tensor::from_f32([1, 1], vec![4.0]));
+}
+
+#[test]
+fn a_loader_stops_when_dropped_and_works_in_a_pool_of_one_thread() {
+    let dir = folder();
+    let npy = dir.path().join("x.npy");
+    write_npy(&npy, &Tensor::from_f32([500, 1], vec![1.0; 500])).expect("writes");
+    let set = Dataset::open(&npy).expect("opens");
+    let graph = vec![input("x", &[1])];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("builds");
+    let sum = pool.install(|| {
+        for taken in 0..4 {
+            let mut unfinished = loader(&set, &graph, 7, 3).expect("starts");
+            assert_eq!(unfinished.by_ref().take(taken).count(), taken);
+        }
+        let all = loader(&set, &graph, 7, 3).expect("starts");
+        all.map(|b| b.expect("reads").inputs[0].f32s().iter().sum::<f32>()).sum::<f32>()
+    });
+    assert_eq!(sum, 500.0);
+}
+
+#[test]
+fn shards_and_limits_choose_samples() {
+    let dir = folder();
+    let npy = dir.path().join("x.npy");
+    write_npy(&npy, &Tensor::from_f32([7, 1], (0..7).map(|v| v as f32).collect())).expect("writes");
+    let set = Dataset::open(&npy).expect("opens");
+    assert_eq!(set.shard(1, 3).ids(), ["1", "4"]);
+    assert_eq!(set.shard(1, 3).limit(1).ids(), ["1"]);
+    assert_eq!(all(&set.shard(2, 3), &vec![input("x", &[1])]).0, [2.0, 5.0]);
+}
+
+#[test]
+fn what_does_not_fit_the_graph_is_refused_before_anything_is_read() {
+    let dir = folder();
+    picture(dir.path(), "images/a.png", 4, 4, 0);
+    write_npy(&dir.path().join("x.npy"), &Tensor::from_f32([2, 3], vec![0.0; 6])).expect("writes");
+    write_npy(&dir.path().join("i.npy"), &Tensor::from_i32([2, 3], vec![0; 6])).expect("writes");
+    let set = |body: &str| Dataset::open(&write(dir.path(), "set.toml", body)).expect("opens");
+    let images = "[[input]]\nname = \"x\"\nimages = \"images\"\n";
+    let cases: [(String, Graph, &[&str]); 8] = [
+        (images.into(), vec![input("y", &[3, 4, 4])], &["\"y\"", "gives x", "takes y"]),
+        (
+            format!("{images}steps = [{{ resize = [2, 2] }}]"),
+            vec![input("x", &[3, 4, 4])],
+            &["[2, 2, 3]", "[3, 4, 4]"],
+        ),
+        (
+            format!("{images}steps = [{{ center_crop = [4, 4] }}, {{ mean = [1, 2] }}]"),
+            vec![input("x", &[3, 4, 4])],
+            &["mean has 2 numbers", "3 channels"],
+        ),
+        (
+            format!("{images}[[input]]\nname = \"z\"\nnpy = \"x.npy\"\ncolor = \"rgb\""),
+            vec![],
+            &["color is for images"],
+        ),
+        ("[[input]]\nnpy = \"x.npy\"".into(), vec![input("x", &[4])], &["[3]", "[4]"]),
+        (
+            "[[input]]\nnpy = \"x.npy\"\nsteps = [{ resize = [1, 1] }]".into(),
+            vec![input("x", &[3])],
+            &["u8 samples", "f32 [3]"],
+        ),
+        (
+            "[[input]]\nnpy = \"x.npy\"".into(),
+            vec![("x".into(), TensorType::new(DType::I32, [Dim::Batch(1), Dim::Fixed(3)]))],
+            &["samples are f32", "takes i32", "dtype"],
+        ),
+        (
+            "[[input]]\nnpy = \"i.npy\"\nsteps = [{ dtype = \"u8\" }]".into(),
+            vec![input("x", &[3])],
+            &["steps give u8", "takes f32"],
+        ),
+    ];
+    for (body, graph, parts) in cases {
+        if graph.is_empty() {
+            let e = Dataset::open(&write(dir.path(), "set.toml", &body)).expect_err("is refused").to_string();
+            assert!(parts.iter().all(|p| e.contains(p)), "{e}");
+            continue;
+        }
+        let e = set(&body).inputs_for(&graph).expect_err("is refused").to_string();
+        assert!(parts.iter().all(|p| e.contains(p)), "{body}: {e}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_file_are_named() {
+    let dir = folder();
+    picture(dir.path(), "images/a.png", 1, 1, 0);
+    write_npy(&dir.path().join("x.npy"), &Tensor::from_f32([2, 3], vec![0.0; 6])).expect("writes");
+    write_npy(&dir.path().join("y.npy"), &Tensor::from_i32([3], vec![0; 3])).expect("writes");
+    write_npy(&dir.path().join("none.npy"), &Tensor::from_f32([0, 3], vec![])).expect("writes");
+    write(dir.path(), "bad.csv", "file,label\na.png,cat\n");
+    std::fs::create_dir(dir.path().join("empty")).expect("makes a folder");
+    let images = "[[input]]\nimages = \"images\"\n";
+    for (body, parts) in [
+        (format!("{images}colour = \"rgb\""), vec!["line 3", "colour"]),
+        (format!("{images}steps = [{{ rezise = [1, 1] }}]"), vec!["line 3", "rezise"]),
+        (format!("{images}steps = [{{ resize_shorter = 4, center_crop = [1, 1] }}]"), vec!["more than one step"]),
+        (format!("{images}steps = [{{ std = [1, 0, 1] }}]"), vec!["std of 0"]),
+        (format!("{images}steps = [{{ mean = 1 }}, {{ resize = [1, 1] }}]"), vec!["come before"]),
+        (format!("{images}steps = [{{ resize = [1099511627776, 1] }}]"), vec!["1099511627776"]),
+        (format!("{images}color = \"nv12\""), vec!["line 3", "not supported yet"]),
+        (format!("{images}npy = \"x.npy\""), vec!["2 sources"]),
+        ("[[input]]\ntar = \"x.tar\"".into(), vec!["tar is not supported yet"]),
+        ("[[input]]\ncommand = \"x\"".into(), vec!["command is not supported yet"]),
+        ("[[input]]\nname = \"x\"".into(), vec!["input x", "0 sources"]),
+        ("[dataset]\nname = \"x\"".into(), vec!["input"]),
+        ("[[input]]\nnpy = \"none.npy\"".into(), vec!["data set is empty"]),
+        ("[[input]]\nnpy = \"gone.npy\"".into(), vec!["gone.npy", "cannot open"]),
+        ("[[input]]\nimages = \"gone\"".into(), vec!["gone", "cannot list"]),
+        ("[[input]]\nimages = \"empty\"".into(), vec!["no .jpg, .jpeg or .png"]),
+        ("[[input]]\nraw = { glob = \"*.bin\", dtype = \"f32\", shape = [1099511627776] }".into(), vec!["1099511627776"]),
+        ("[[input]]\nraw = { glob = \"*.bin\", dtype = \"float\", shape = [1] }".into(), vec!["\"float\"", "f64"]),
+        ("[[input]]\nraw = { glob = \"*.bin\", dtype = \"f32\", shape = [1] }".into(), vec!["no file matches"]),
+        ("[dataset]\nlabels = { npy = \"y.npy\" }\n[[input]]\nnpy = \"x.npy\"".into(), vec!["y.npy", "[3]", "2 samples"]),
+        ("[dataset]\nlabels = { npy = \"x.npy\" }\n[[input]]\nnpy = \"y.npy\"".into(), vec!["[2, 3]", "3 samples"]),
+        ("[dataset]\nlabels = { csv = \"bad.csv\", file = \"file\", label = \"label\" }\n[[input]]\nimages = \"images\"".into(), vec!["line 2", "\"cat\""]),
+        ("[dataset]\nlabels = { csv = \"bad.csv\", file = \"name\" }\n[[input]]\nimages = \"images\"".into(), vec!["no column \"name\"", "file, label"]),
+        ("[dataset]\nlabels = { cvs = \"bad.csv\" }\n[[input]]\nimages = \"images\"".into(), vec!["line 2", "\"cvs\""]),
+        ("[dataset]\nlabels = \"folder\"\n[[input]]\nimages = \"images\"".into(), vec!["line 2", "\"folder\"", "\"folders\""]),
+        ("[dataset]\nwhere = { split = \"eval\" }\n[[input]]\nimages = \"images\"".into(), vec!["where"]),
+        ("[dataset]\nevery = 0\n[[input]]\nimages = \"images\"".into(), vec!["every = 0"]),
+        ("[[input]]\nname = \"a\"\nnpy = \"x.npy\"\n[[input]]\nname = \"b\"\nnpy = \"y.npy\"".into(), vec!["x.npy has 2", "y.npy has 3"]),
+        ("[[input]]\nname = \"a\"\nnpy = \"x.npy\"\n[[input]]\nname = \"a\"\nnpy = \"x.npy\"".into(), vec!["two inputs are called a"]),
+    ] {
+        let e = Dataset::open(&write(dir.path(), "set.toml", &body)).expect_err(&body).to_string();
+        assert!(parts.iter().all(|p| e.contains(p)), "{body}\n{e}");
+    }
+    for name in ["gone.toml", "gone.npy", "gone", "gone.png"] {
+        assert!(Dataset::open(&dir.path().join(name)).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn an_archive_unpacks_no_more_than_its_shape_takes() {
+    let dir = folder();
+    let npz = dir.path().join("x.npz");
+    let npy = dir.path().join("x.npy");
+    write_npy(&npy, &Tensor::from_f32([2, 2], vec![1.0, 2.0, 3.0, 4.0])).expect("writes");
+    let array = std::fs::read(&npy).expect("reads");
+    let mut bomb = array.clone();
+    bomb.resize(64 << 20, 0);
+    archive(&npz, &[("x", &bomb)]);
+    let e = Dataset::open(&npz).expect_err("too long").to_string();
+    assert!(e.contains("67108864") && e.contains("144 bytes"), "{e}");
+    // A shape that fits what is declared only if nobody multiplies it.
+    let text = String::from_utf8_lossy(&array[10..128]).replace("(2, 2)", "(2, 9000000000)");
+    let mut lie = array[..10].to_vec();
+    lie.extend(&text.as_bytes()[..117]);
+    lie.push(b'\n');
+    archive(&npz, &[("x", &lie)]);
+    let e = Dataset::open(&npz).expect_err("too short").to_string();
+    assert!(e.contains("72000000128"), "{e}");
+    archive(&npz, &[("a", &array), ("b", &array)]);
+    let e =
+        Dataset::open(&PathBuf::from(format!("{}:c", npz.display()))).expect_err("no such array").to_string();
+    assert!(e.contains("no array \"c\"") && e.contains("a, b"), "{e}");
+    let mut bytes = std::fs::read(&npz).expect("reads");
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(&npz, bytes).expect("writes");
+    assert!(Dataset::open(&npz).expect_err("truncated").what.contains("not an npz archive"));
+}
+
+#[test]
+fn the_archive_size_in_the_directory_may_lie() {
+    let dir = folder();
+    let npz = dir.path().join("x.npz");
+    let npy = dir.path().join("x.npy");
+    write_npy(&npy, &Tensor::from_u8([1000], vec![0; 1000])).expect("writes");
+    let mut bomb = std::fs::read(&npy).expect("reads");
+    let honest = u32::try_from(bomb.len()).expect("small");
+    bomb.resize(8 << 20, 0);
+    archive(&npz, &[("x", &bomb)]);
+    let mut bytes = std::fs::read(&npz).expect("reads");
+    let declared = (8u32 << 20).to_le_bytes();
+    let places: Vec<_> = (0..bytes.len() - 4).filter(|i| bytes[*i..*i + 4] == declared).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + 4].copy_from_slice(&honest.to_le_bytes());
+    }
+    std::fs::write(&npz, bytes).expect("writes");
+    assert!(Dataset::open(&npz).is_err());
+}
+
+/// The folder with models and data to try the engine on, where it is there.
+fn shared() -> Option<PathBuf> {
+    let path = std::env::var_os("SAMEBIT_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        |p| PathBuf::from(p).join("data"),
+    );
+    if !path.is_dir() {
+        println!("ignored: no {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn prepared_frames_equal_the_golden_inputs() {
+    let Some(shared) = shared() else { return };
+    let toml = |body: &str| {
+        let dir = folder();
+        let path = write(dir.path(), "set.toml", body.replace("$", &shared.display().to_string()));
+        Dataset::open(&path).expect("opens")
+    };
+    let golden = |name: &str| {
+        let path = shared.join("golden").join(name);
+        samebit::data::Array::open(&path).and_then(|a| a.read()).expect("reads")
+    };
+    let cifar = "[[input]]\nnpy = \"$/cifar10/calib_x.npy\"\nsource_layout = \"nhwc\"\n";
+    for (body, name) in [
+        (cifar.to_owned(), "resnet8_cifar10.in.input.npy"),
+        (
+            format!("{cifar}steps = [{{ mean = [125.3, 123.0, 113.9] }}, {{ std = [63.0, 62.1, 66.7] }}]"),
+            "vit_cifar10.in.input.npy",
+        ),
+        (
+            "[[input]]\nnpy = \"$/vww/x.npy\"\nsource_layout = \"nhwc\"\nsteps = [{ std = 255 }]".into(),
+            "mobilenetv1_025_vww.in.input.npy",
+        ),
+    ] {
+        let want = golden(name);
+        let frames = want.shape()[0];
+        let set = toml(&body).limit(frames);
+        let graph = vec![input("input", &want.shape()[1..])];
+        let got = loader(&set, &graph, frames, 2).expect("starts").next().expect("one").expect("reads");
+        assert!(got.inputs[0] == want, "{name} differs");
+    }
+    // JPEG decoders may differ by a few codes.
+    let want = golden("squeezenet11_imagenet.in.data.npy");
+    let set = toml(
+        "[dataset]\nlabels = { csv = \"$/imagenet1k/labels.csv\", file = \"file\", label = \"label\" }\n\
+         where = { split = \"calib\" }\n\
+         [[input]]\nname = \"data\"\nimages = \"$/imagenet1k/images\"\ncolor = \"bgr\"\n\
+         steps = [{ center_crop = [227, 227] }, { mean = [104, 117, 123] }]",
+    );
+    assert_eq!(set.len(), 125);
+    let batch = loader(&set.limit(1), &vec![input("data", &[3, 227, 227])], 1, 1);
+    let got = batch.expect("starts").next().expect("one").expect("reads");
+    let diff = got.inputs[0].f32s().iter().zip(want.f32s()).map(|(a, b)| (a - b).abs());
+    let (max, sum) = diff.fold((0f32, 0f32), |(max, sum), d| (max.max(d), sum + d));
+    let mean = sum / want.len() as f32;
+    println!("JPEG codes differ from the golden ones by at most {max}, on average {mean}");
+    assert!(max <= 8.0 && mean < 0.2, "max {max}, mean {mean}");
+}
+
+#[test]
+fn every_shared_image_is_read() {
+    let Some(shared) = shared() else { return };
+    let set = Dataset::open(&shared.join("imagenet1k/images")).expect("opens");
+    let start = std::time::Instant::now();
+    let mut loader = loader(&set, &vec![input("data", &[3, 256, 256])], 32, 2).expect("starts");
+    assert!(loader.by_ref().all(|batch| batch.is_ok()));
+    println!("{:.0} images/s on 2 threads", loader.frames() as f64 / start.elapsed().as_secs_f64());
+    assert_eq!((loader.frames(), loader.skipped()), (1000, [].as_slice()));
+}
