@@ -5,5 +5,6 @@ pub mod data;
 pub mod exec;
 pub mod gpu;
 pub mod graph;
+pub mod onnx;
 pub mod ops;
 pub mod tensor;

@@ -201,12 +201,12 @@ pub struct Tensor {
     data: Data,
 }
 
-/// Product of dimensions, `None` beyond [`MAX_ELEMENTS`].
+/// Product of dimensions, `None` beyond [`MAX_ELEMENTS`]. Zeros do not excuse the other dimensions from the limit,
+/// so that strides of every accepted shape fit, too.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1usize, |acc, d| acc.checked_mul(*d)).filter(|n| *n <= MAX_ELEMENTS)
+    let bound = shape.iter().try_fold(1usize, |acc, d| acc.checked_mul((*d).max(1)))?;
+    let n = if shape.contains(&0) { 0 } else { bound };
+    (bound <= MAX_ELEMENTS).then_some(n)
 }
 
 /// Row-major strides in elements.

@@ -1,0 +1,369 @@
+//! From bytes to a verified graph: versions, cuts, types of the inputs, then the walk, then what of it is used.
+
+use super::importer::{Importer, State, fits};
+use super::index::{Index, Producer};
+use super::problem::{ImportError, MAX_OPSET, MIN_OPSET, ProblemKind, near};
+use super::proto::tensor_shape_proto::dimension::Value as DimValue;
+use super::proto::{GraphProto, ModelProto, ValueInfoProto, type_proto};
+use super::tensors::{self, Folder, type_name};
+use super::{ImportOptions, problem::TensorProblem};
+use crate::graph::attrs::onnx_dtype;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{DType, Dim, TensorType};
+use prost::Message;
+use std::collections::{HashMap, HashSet};
+
+/// A decoded model with what the walk needs to know about all of it.
+struct Model<'a> {
+    graph: &'a GraphProto,
+    index: Index<'a>,
+    opset: i64,
+    folder: &'a Folder,
+    functions: HashSet<String>,
+}
+
+pub(super) fn import(
+    bytes: bytes::Bytes,
+    folder: &Folder,
+    options: &ImportOptions,
+) -> Result<Graph, ImportError> {
+    let model = ModelProto::decode(bytes).map_err(|e| ImportError::Decode(e.to_string()))?;
+    let Some(graph) = &model.graph else { return Err(ImportError::Decode("it has no graph".into())) };
+    if graph.output.is_empty() {
+        return Err(ImportError::Decode("its graph has no outputs".into()));
+    }
+    let functions = model.functions.iter().map(|f| match f.domain() {
+        "" | "ai.onnx" => f.name().to_owned(),
+        domain => format!("{domain}:{}", f.name()),
+    });
+    let model = Model {
+        graph,
+        index: Index::new(graph),
+        opset: opset(&model)?,
+        folder,
+        functions: functions.collect(),
+    };
+    model.check_options(options)?;
+    model.import(options)
+}
+
+fn opset(model: &ModelProto) -> Result<i64, ImportError> {
+    let own = model.opset_import.iter().find(|o| matches!(o.domain(), "" | "ai.onnx"));
+    match own.map(|o| o.version()) {
+        Some(v) if (MIN_OPSET..=MAX_OPSET).contains(&v) => Ok(v),
+        Some(v) => Err(ImportError::Opset { found: v.to_string() }),
+        None => Err(ImportError::Opset { found: "none".into() }),
+    }
+}
+
+impl<'a> Model<'a> {
+    fn check_options(&self, options: &ImportOptions) -> Result<(), ImportError> {
+        let all = [("--inputs", &options.inputs), ("--outputs", &options.outputs)];
+        for (option, names) in all {
+            let mut seen = HashSet::new();
+            for name in names {
+                self.exists(option, name)?;
+                if !seen.insert(name) {
+                    let (name, why) = (name.clone(), "is given twice".into());
+                    return Err(ImportError::Option { option, name, why });
+                }
+            }
+        }
+        for name in options.shapes.keys() {
+            let option = "--shape";
+            self.exists(option, name)?;
+            let is_input = match self.index.producer(name) {
+                Some(Producer::Input(_)) => options.inputs.is_empty() || options.inputs.contains(name),
+                _ => options.inputs.contains(name),
+            };
+            if !is_input {
+                let (name, why) = (name.clone(), "is not an input".into());
+                return Err(ImportError::Option { option, name, why });
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, option: &'static str, name: &str) -> Result<(), ImportError> {
+        if self.index.producer(name).is_some() {
+            return Ok(());
+        }
+        let near = near(name, self.index.names());
+        Err(ImportError::NoSuchTensor { option, name: name.to_owned(), near })
+    }
+
+    fn importer<'b>(&'b self, cut: &'b HashSet<&'b str>) -> Importer<'b> {
+        let outer = self.index.names().map(str::to_owned).collect();
+        Importer::new(self.opset, self.folder, &self.functions, cut, outer)
+    }
+
+    fn import(&self, options: &ImportOptions) -> Result<Graph, ImportError> {
+        let outputs: Vec<&str> = if options.outputs.is_empty() {
+            self.graph.output.iter().map(|o| o.name()).collect()
+        } else {
+            options.outputs.iter().map(|o| self.own_name(o)).collect()
+        };
+        let cut: HashSet<&str> = options.inputs.iter().map(String::as_str).collect();
+        let needed = self.index.needed(&outputs, &cut, &|_| false);
+        for name in &options.inputs {
+            if !needed.stopped_at.contains(name) {
+                let (name, why) = (name.clone(), "is not needed for the outputs".into());
+                return Err(ImportError::Option { option: "--inputs", name, why });
+            }
+        }
+        if let Some(i) = needed.inputs.first().filter(|_| !cut.is_empty()) {
+            let name = self.graph.input[*i].name().to_owned();
+            let why = "is needed for the outputs, too, but not listed".into();
+            return Err(ImportError::Option { option: "--inputs", name, why });
+        }
+        let mut importer = self.importer(&cut);
+        let inputs = if cut.is_empty() {
+            let all = options.outputs.is_empty();
+            let declared = self.graph.input.iter().enumerate();
+            let mut inputs = Vec::new();
+            for (i, v) in declared.filter(|(i, v)| self.index.producer(v.name()) == Some(Producer::Input(*i)))
+            {
+                let used = needed.inputs.contains(&i);
+                match declared_type(v, options.shapes.get(v.name())) {
+                    Ok(ty) if used || all => {
+                        importer.put_input(v.name(), Some(ty));
+                        inputs.push(v.name().to_owned());
+                    }
+                    Err(kind) if used => {
+                        importer.put_input(v.name(), None);
+                        importer.problem(format!("input {:?}", v.name()), kind);
+                    }
+                    _ => {}
+                }
+            }
+            inputs
+        } else {
+            self.cut_inputs(&mut importer, options);
+            options.inputs.clone()
+        };
+        importer.walk(self.graph, needed);
+        emit(self.graph.name(), importer, &inputs, &outputs)
+    }
+
+    /// The name as the model holds it, which lives as long.
+    fn own_name(&self, name: &str) -> &'a str {
+        let graph = self.graph;
+        let nodes = graph.node.iter().flat_map(|n| &n.output).map(String::as_str);
+        let all = nodes.chain(graph.input.iter().map(|v| v.name()));
+        let mut all = all.chain(graph.initializer.iter().map(|t| t.name()));
+        all.find(|n| *n == name).unwrap_or_default()
+    }
+
+    /// Types of the names at which the model is cut: as declared, else as inferred from what lies before.
+    fn cut_inputs(&self, importer: &mut Importer, options: &ImportOptions) {
+        let declared: HashMap<&str, &ValueInfoProto> =
+            [&self.graph.value_info, &self.graph.output, &self.graph.input]
+                .into_iter()
+                .flatten()
+                .map(|v| (v.name(), v))
+                .collect();
+        let mut open = Vec::new();
+        for name in &options.inputs {
+            let given = options.shapes.get(name);
+            let stated = match (self.index.producer(name), declared.get(name.as_str())) {
+                (Some(Producer::Initializer(i)), _) => {
+                    let t = tensors::read(&self.graph.initializer[i], self.folder);
+                    t.map(|c| c.ty()).map_err(ProblemKind::from)
+                }
+                (_, Some(v)) => declared_type(v, given),
+                _ => Err(no_shape(name)),
+            };
+            match stated {
+                Ok(ty) => importer.put_input(name, Some(with_shape(ty, given))),
+                Err(kind) => open.push((name, kind)),
+            }
+        }
+        if open.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = open.iter().map(|(n, _)| self.own_name(n)).collect();
+        let types = self.inferred(&names);
+        for ((name, kind), ty) in open.into_iter().zip(types) {
+            let given = options.shapes.get(name);
+            let ty = match (ty, given) {
+                (Some(ty), _) => Some(with_shape(ty, given)),
+                // What lies before is not supported, which is why it is cut off: numbers, unless it is said otherwise.
+                (None, Some(shape)) => Some(TensorType { dtype: DType::F32, shape: shape.clone() }),
+                (None, None) => None,
+            };
+            if ty.is_none() {
+                importer.problem(format!("input {name:?}"), kind);
+            }
+            importer.put_input(name, ty);
+        }
+    }
+
+    /// Types of inner tensors by our own inference; problems on the way are of no interest.
+    fn inferred(&self, names: &[&'a str]) -> Vec<Option<TensorType>> {
+        let cut = HashSet::new();
+        let mut importer = self.importer(&cut);
+        let needed = self.index.needed(names, &cut, &|_| false);
+        for v in needed.inputs.iter().map(|i| &self.graph.input[*i]) {
+            importer.put_input(v.name(), declared_type(v, None).ok());
+        }
+        importer.walk(self.graph, needed);
+        let known = |n: &&str| match importer.state(n) {
+            Some(State::Is(k)) => Some(k.ty.clone()),
+            _ => None,
+        };
+        names.iter().map(known).collect()
+    }
+}
+
+fn with_shape(ty: TensorType, given: Option<&Vec<Dim>>) -> TensorType {
+    let shape = given.cloned().unwrap_or(ty.shape);
+    TensorType { dtype: ty.dtype, shape }
+}
+
+fn no_shape(name: &str) -> ProblemKind {
+    let hint = format!(": give it with --shape {}=1x3x224x224", option_name(name));
+    ProblemKind::NoType { what: "shape", hint }
+}
+
+fn option_name(name: &str) -> &str {
+    if name.is_empty() { "NAME" } else { name }
+}
+
+/// The type that a model declares for an input, under the shape that was given.
+fn declared_type(v: &ValueInfoProto, given: Option<&Vec<Dim>>) -> Result<TensorType, ProblemKind> {
+    let Some(type_proto::Value::TensorType(t)) = v.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return Err(ProblemKind::NoType { what: "tensor type", hint: String::new() });
+    };
+    let Some(dtype) = onnx_dtype(i64::from(t.elem_type())) else {
+        let (tensor, got) = (v.name().to_owned(), type_name(t.elem_type()));
+        return Err(TensorProblem::ElementType { tensor, got }.into());
+    };
+    let shape = match (given, &t.shape) {
+        (Some(shape), _) => shape.clone(),
+        (None, None) => return Err(no_shape(v.name())),
+        (None, Some(shape)) => {
+            let dims: Vec<Result<usize, String>> =
+                shape.dim.iter().map(|d| declared_dim(d.value.as_ref())).collect();
+            let symbolic =
+                dims.iter().enumerate().skip(1).find_map(|(axis, d)| Some((axis, d.clone().err()?)));
+            if let Some((axis, dim)) = symbolic {
+                let sizes = dims.iter().enumerate().map(|(i, d)| match d {
+                    Ok(d) => d.to_string(),
+                    Err(_) if i == 0 => "N".to_owned(),
+                    Err(_) => "224".to_owned(),
+                });
+                let example = sizes.collect::<Vec<_>>().join("x");
+                let name = option_name(v.name()).to_owned();
+                return Err(ProblemKind::SymbolicDim { name, axis, dim, example });
+            }
+            dims.into_iter().map(|d| d.map_or(Dim::Batch(1), Dim::Fixed)).collect()
+        }
+    };
+    let ty = TensorType { dtype, shape };
+    if !fits(&ty) {
+        let dims = ty.shape.iter().map(|d| d.at(1).and_then(|d| i64::try_from(d).ok()).unwrap_or(i64::MAX));
+        return Err(TensorProblem::Dims { tensor: v.name().to_owned(), dims: dims.collect() }.into());
+    }
+    Ok(ty)
+}
+
+/// The size, or what stands for one that is open.
+fn declared_dim(d: Option<&DimValue>) -> Result<usize, String> {
+    match d {
+        // Some exporters write -1 for an open dimension.
+        Some(DimValue::DimValue(v)) => usize::try_from(*v).map_err(|_| v.to_string()),
+        Some(DimValue::DimParam(p)) if !p.is_empty() => Err(format!("{p:?}")),
+        _ => Err("unnamed".to_owned()),
+    }
+}
+
+/// The graph of what was walked: nodes that the outputs need, and the constants that these take.
+fn emit(
+    name: &str,
+    mut importer: Importer,
+    inputs: &[String],
+    outputs: &[&str],
+) -> Result<Graph, ImportError> {
+    let mut constants = HashMap::new();
+    for o in outputs {
+        let place = || format!("output {o:?}");
+        let resolved = importer.resolve(o);
+        let kind = match importer.state(o).cloned() {
+            Some(State::Is(k)) => match k.constant {
+                Some(c) => match importer.tensor(o, &c) {
+                    Ok(t) => {
+                        constants.insert((*o).to_owned(), t);
+                        continue;
+                    }
+                    Err(kind) => kind,
+                },
+                None if resolved == *o => continue,
+                None => ProblemKind::SameTensor(resolved),
+            },
+            _ => continue,
+        };
+        importer.problem(place(), kind);
+    }
+    let mut seen = HashSet::new();
+    for o in outputs.iter().filter(|o| !seen.insert(**o)) {
+        importer.problem(format!("output {o:?}"), ProblemKind::Duplicate((*o).to_owned()));
+    }
+    if !importer.problems.is_empty() {
+        return Err(ImportError::Problems(importer.problems));
+    }
+    let mut used: HashSet<String> = outputs.iter().map(|o| (*o).to_owned()).collect();
+    let mut kept = Vec::new();
+    for node in std::mem::take(&mut importer.nodes).into_iter().rev() {
+        if node.outputs.iter().any(|o| used.contains(o)) {
+            used.extend(node.inputs.iter().cloned());
+            kept.push(node);
+        }
+    }
+    let mut graph = Graph::new(if name.is_empty() { "model" } else { name });
+    let mut ids: HashMap<String, ValueId> = HashMap::new();
+    for i in inputs {
+        if let Some(State::Is(k)) = importer.state(i) {
+            ids.insert(i.clone(), graph.add_input(i.clone(), k.ty.clone()));
+        }
+    }
+    for node in kept.into_iter().rev() {
+        for i in &node.inputs {
+            if let Some(State::Is(k)) = importer.state(i).cloned()
+                && let Some(c) = k.constant
+                && !ids.contains_key(i)
+            {
+                let place = node.name.clone();
+                let tensor = importer.tensor(i, &c);
+                let tensor = tensor.map_err(|kind| problem(&place, kind))?;
+                ids.insert(i.clone(), graph.add_constant(i.clone(), tensor));
+            }
+        }
+        let place = || format!("{} ({})", node.name, node.op.def().name);
+        let missing = |n: &String| problem(&place(), ProblemKind::NoProducer(n.clone()));
+        let args: Result<Vec<ValueId>, ImportError> =
+            node.inputs.iter().map(|n| ids.get(n).copied().ok_or_else(|| missing(n))).collect();
+        let added = graph.add_node(
+            node.name.clone(),
+            Some(node.source.clone()),
+            node.op.clone(),
+            &args?,
+            &node.outputs,
+        );
+        let added = added.map_err(|e| problem(&place(), e.into()))?;
+        ids.extend(node.outputs.iter().cloned().zip(added));
+    }
+    for o in outputs {
+        let id = match (ids.get(*o), constants.remove(*o)) {
+            (Some(id), _) => *id,
+            (None, Some(t)) => graph.add_constant(*o, t),
+            (None, None) => return Err(problem("model outputs", ProblemKind::NoProducer((*o).to_owned()))),
+        };
+        graph.outputs.push(id);
+    }
+    graph.verify()?;
+    Ok(graph)
+}
+
+fn problem(place: &str, kind: ProblemKind) -> ImportError {
+    ImportError::Problems(vec![super::problem::Problem { place: place.to_owned(), kind }])
+}

@@ -1,0 +1,73 @@
+//! ONNX files.
+//!
+//! [`import`] reads a model of operator set 9 to 21 into a [`Graph`]: what the wanted outputs do not need is not looked
+//! at, shape arithmetic is computed with the symbolic batch N, nodes whose inputs are all known are evaluated, and
+//! every node that is left must be one of [`crate::ops::OPS`] with attributes that it supports. All that is wrong with a
+//! model is reported at once ([`ImportError::Problems`]).
+
+mod attributes;
+mod constant;
+mod fold;
+mod import;
+mod importer;
+mod index;
+mod problem;
+mod proto;
+mod tensors;
+
+pub use problem::{ImportError, MAX_OPSET, MIN_OPSET, Problem, ProblemKind, TensorProblem};
+
+use crate::graph::Graph;
+use crate::tensor::Dim;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What of a model is imported, and under which shapes.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Tensors that become the inputs, in this order, whatever produces them; empty: the model's inputs.
+    pub inputs: Vec<String>,
+    /// Tensors that become the outputs, in this order; empty: the model's outputs.
+    pub outputs: Vec<String>,
+    /// Shapes of inputs, in place of what the model declares.
+    pub shapes: BTreeMap<String, Vec<Dim>>,
+}
+
+/// Reads `NAME=1x3x224x224`; `N` and `2N` are the batch and multiples of it.
+///
+/// # Errors
+/// What is expected, when the text is something else.
+pub fn parse_shape(text: &str) -> Result<(String, Vec<Dim>), String> {
+    let wrong = || format!("{text:?} is not NAME=SHAPE with a shape such as 1x3x224x224 or Nx3x224x224");
+    let (name, dims) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    let dim = |d: &str| match d.strip_suffix('N') {
+        Some("") => Some(Dim::Batch(1)),
+        Some(k) => k.parse().ok().filter(|k| *k > 0).map(Dim::Batch),
+        None => d.parse().ok().map(Dim::Fixed),
+    };
+    let dims = dims.split('x').filter(|_| !dims.is_empty()).map(dim).collect::<Option<Vec<Dim>>>();
+    Ok((name.to_owned(), dims.ok_or_else(wrong)?))
+}
+
+/// Imports an ONNX file. External data must lie in its folder.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
+    let io = |error| ImportError::Io { path: path.to_owned(), error };
+    let bytes = std::fs::read(path).map_err(io)?;
+    let folder = match path.parent() {
+        Some(p) if p.as_os_str().is_empty() => Path::new("."),
+        Some(p) => p,
+        None => Path::new("."),
+    };
+    import::import(bytes.into(), &tensors::Folder(Some(folder.to_owned())), options)
+}
+
+/// Imports an ONNX model from memory. It must not have external data.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn import_bytes(bytes: Vec<u8>, options: &ImportOptions) -> Result<Graph, ImportError> {
+    import::import(bytes.into(), &tensors::Folder(None), options)
+}

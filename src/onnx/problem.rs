@@ -1,0 +1,323 @@
+//! What can be wrong with a model, and the error that lists all of it.
+
+use crate::graph::{GraphError, OpError};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A model cannot be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The bytes are not an ONNX model.
+    #[error("not an ONNX model: {0}")]
+    Decode(String),
+    /// A version of the default operator set that is not read.
+    #[error("operator set {found} of the default domain; supported: {MIN_OPSET} to {MAX_OPSET}")]
+    Opset {
+        /// The version, or `none`.
+        found: String,
+    },
+    /// A name given to the import that the model does not have.
+    #[error("{option}: the model has no tensor {name:?}{}", near_text(near))]
+    NoSuchTensor {
+        /// Which option named it.
+        option: &'static str,
+        /// The name.
+        name: String,
+        /// Names like it.
+        near: Vec<String>,
+    },
+    /// A cut or a shape that does not fit the model.
+    #[error("{option}: {name:?} {why}")]
+    Option {
+        /// Which option.
+        option: &'static str,
+        /// The name it gives.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Everything in the model that is not supported.
+    #[error("{}", problems_text(.0))]
+    Problems(Vec<Problem>),
+    /// The graph broke a rule.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Lowest version of the default operator set that is read.
+pub const MIN_OPSET: i64 = 9;
+/// Highest version of the default operator set that is read.
+pub const MAX_OPSET: i64 = 21;
+
+fn near_text(near: &[String]) -> String {
+    if near.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<String> = near.iter().map(|n| format!("{n:?}")).collect();
+    format!("; near: {}", quoted.join(", "))
+}
+
+fn problems_text(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|p| format!("  {p}")).collect();
+    let s = if problems.len() == 1 { "" } else { "s" };
+    format!("the model has {} problem{s}:\n{}", problems.len(), lines.join("\n"))
+}
+
+/// One thing that keeps a model from being imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: a node with its operator, a tensor, or the model.
+    pub place: String,
+    /// What.
+    pub kind: ProblemKind,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.kind)
+    }
+}
+
+/// What is wrong at one place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// An operator that is not supported.
+    #[error("operator {operator} (operator set {opset}) is not supported{}", near_text(near))]
+    Operator {
+        /// `Type`, or `domain:Type`.
+        operator: String,
+        /// Version of the default operator set.
+        opset: i64,
+        /// Supported operators like it.
+        near: Vec<String>,
+    },
+    /// An operator that is computed at import where its inputs are known, and here they are not.
+    #[error("operator {operator} is supported where its inputs are known at import; {input:?} is not")]
+    OnlyFolded {
+        /// The operator.
+        operator: String,
+        /// The input that is computed at run time.
+        input: String,
+    },
+    /// What the operator says.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// An attribute that the operator does not know.
+    #[error("attribute {name} = {value} is not one that {operator} has")]
+    UnknownAttribute {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        /// The operator.
+        operator: String,
+    },
+    /// An attribute of a form that no operator takes.
+    #[error("attribute {name} is {form}; supported: integers, numbers, texts and tensors")]
+    AttributeForm {
+        /// Its name.
+        name: String,
+        /// What it is.
+        form: String,
+    },
+    /// Something about a stored tensor.
+    #[error(transparent)]
+    Tensor(#[from] TensorProblem),
+    /// A dimension that is neither a number nor the batch.
+    #[error(
+        "dimension {axis} ({dim}) is symbolic; only dimension 0 may be: give all with --shape {name}={example}"
+    )]
+    SymbolicDim {
+        /// The tensor.
+        name: String,
+        /// Index of the dimension.
+        axis: usize,
+        /// What the file says.
+        dim: String,
+        /// A shape to give.
+        example: String,
+    },
+    /// A tensor whose type the file does not say.
+    #[error("its {what} is not stated; supported: tensors with a shape{hint}")]
+    NoType {
+        /// Shape or element type.
+        what: &'static str,
+        /// What to do.
+        hint: String,
+    },
+    /// An integer tensor that would have to be known before the batch is.
+    #[error("input {input} ({tensor:?}) depends on the batch; supported: shapes, axes and sizes only")]
+    DependsOnBatch {
+        /// Index of the input.
+        input: usize,
+        /// Its name.
+        tensor: String,
+    },
+    /// A name that is produced more than once.
+    #[error("tensor {0:?} is produced more than once")]
+    Duplicate(String),
+    /// A name that nothing produces.
+    #[error("tensor {0:?} is used but nothing produces it")]
+    NoProducer(String),
+    /// Nodes that need one another.
+    #[error("cycle: {0}")]
+    Cycle(String),
+    /// A node with subgraphs.
+    #[error("{0}")]
+    Subgraph(&'static str),
+    /// An optional input left out before one that is given.
+    #[error("input {0} is left out before an input that is given")]
+    Hole(usize),
+    /// A number of outputs that the operator does not have.
+    #[error("has {got} outputs; supported: {expected}")]
+    Outputs {
+        /// How many the operator has.
+        expected: usize,
+        /// How many the node names.
+        got: usize,
+    },
+    /// An output that is another tensor under a second name.
+    #[error("is the same tensor as {0:?}")]
+    SameTensor(String),
+}
+
+/// What is wrong with a tensor that the file holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorProblem {
+    /// An element type that is not supported.
+    #[error(
+        "tensor {tensor:?} has element type {got}; supported: float, float16, bfloat16, double, int8, uint8, int32, int64, bool"
+    )]
+    ElementType {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        got: String,
+    },
+    /// Dimensions that no tensor can have.
+    #[error(
+        "tensor {tensor:?} has dimensions {dims:?}; supported: up to 6, none negative, at most 2^31 elements"
+    )]
+    Dims {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions.
+        dims: Vec<i64>,
+    },
+    /// More or fewer bytes or elements than the dimensions say.
+    #[error("tensor {tensor:?} of dimensions {dims:?} needs {expected} {unit}, the file has {got}")]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions.
+        dims: Vec<i64>,
+        /// Bytes or elements.
+        unit: &'static str,
+        /// How many there should be.
+        expected: u64,
+        /// How many there are.
+        got: u64,
+    },
+    /// A form of storage that is not supported.
+    #[error("tensor {tensor:?} is {form}; supported: dense tensors")]
+    Form {
+        /// The tensor.
+        tensor: String,
+        /// How it is stored.
+        form: &'static str,
+    },
+    /// Data outside the model file that cannot be had.
+    #[error("tensor {tensor:?}: external data {location:?}: {why}")]
+    External {
+        /// The tensor.
+        tensor: String,
+        /// The file it names.
+        location: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// An integer that 32 bits do not hold.
+    #[error("tensor {tensor:?} holds {value} at index {index}; supported: {} to {}", i32::MIN, i32::MAX)]
+    Range {
+        /// The tensor.
+        tensor: String,
+        /// Index of the element, row-major.
+        index: usize,
+        /// The element.
+        value: i64,
+    },
+    /// A truth value that is neither 0 nor 1, or an element outside its type.
+    #[error("tensor {tensor:?} holds {value} at index {index}, which its element type {dtype} does not have")]
+    Element {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: &'static str,
+        /// Index of the element, row-major.
+        index: usize,
+        /// The element.
+        value: i64,
+    },
+}
+
+/// Up to three of `names` within a few edits of `name`, nearest first.
+pub(super) fn near<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    const SHOWN: usize = 3;
+    const LONGEST: usize = 256;
+    let lower = name.to_lowercase();
+    let limit = 2.max(name.chars().count() / 3);
+    let mut found: Vec<(usize, &str)> = names
+        .filter(|n| n.len() <= LONGEST && name.len() <= LONGEST && n.len().abs_diff(name.len()) <= limit)
+        .map(|n| (edit_distance(&lower, &n.to_lowercase()), n))
+        .filter(|(d, _)| *d <= limit)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().take(SHOWN).map(|(_, n)| n.to_owned()).collect()
+}
+
+/// Insertions, deletions and replacements that turn `a` into `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_single_edits() {
+        for (a, b, want) in [("", "abc", 3), ("kitten", "sitting", 3), ("x", "x", 0), ("ab", "ba", 2)] {
+            assert_eq!(edit_distance(a, b), want, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn near_names_come_nearest_first() {
+        let names = ["scores", "score", "boxes", "stores"];
+        assert_eq!(near("scors", names.into_iter()), ["score", "scores", "stores"]);
+        assert!(near("zzzzzz", names.into_iter()).is_empty());
+    }
+}
