@@ -2,12 +2,16 @@
 
 mod concat;
 mod conv;
+mod depth_space;
 mod element;
+mod expand;
 mod gemm_cpu;
 mod reduce;
 mod reshape;
 mod rows;
+mod slice;
 mod softmax;
+mod split;
 mod strided;
 mod transpose;
 mod unary;
@@ -30,9 +34,11 @@ pub static OPS: &[&OpDef] = &[
     &conv::DEF,
     &unary::cos::DEF,
     &unary::cosh::DEF,
+    &depth_space::DEPTH_TO_SPACE,
     &unary::elu::DEF,
     &unary::erf::DEF,
     &unary::exp::DEF,
+    &expand::DEF,
     &unary::floor::DEF,
     &unary::gelu::DEF,
     &reduce::global_average_pool::DEF,
@@ -41,24 +47,23 @@ pub static OPS: &[&OpDef] = &[
     &unary::hard_swish::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
+    &reduce::l1::DEF,
+    &reduce::l2::DEF,
     &unary::leaky_relu::DEF,
     &unary::log::DEF,
     &softmax::log::DEF,
-    &unary::mish::DEF,
-    &unary::neg::DEF,
-    &unary::not::DEF,
-    &unary::quick_gelu::DEF,
-    &unary::reciprocal::DEF,
-    &reduce::l1::DEF,
-    &reduce::l2::DEF,
     &reduce::log_sum::DEF,
     &reduce::log_sum_exp::DEF,
     &reduce::max::DEF,
     &reduce::mean::DEF,
     &reduce::min::DEF,
+    &unary::mish::DEF,
+    &unary::neg::DEF,
+    &unary::not::DEF,
+    &softmax::plain::DEF,
     &reduce::prod::DEF,
-    &reduce::sum_all::DEF,
-    &reduce::sum_square::DEF,
+    &unary::quick_gelu::DEF,
+    &unary::reciprocal::DEF,
     &unary::relu::DEF,
     &reshape::DEF,
     &unary::round::DEF,
@@ -68,10 +73,14 @@ pub static OPS: &[&OpDef] = &[
     &unary::sign::DEF,
     &unary::sin::DEF,
     &unary::sinh::DEF,
-    &softmax::plain::DEF,
+    &slice::DEF,
     &unary::softplus::DEF,
     &unary::softsign::DEF,
+    &depth_space::SPACE_TO_DEPTH,
+    &split::DEF,
     &unary::sqrt::DEF,
+    &reduce::sum_all::DEF,
+    &reduce::sum_square::DEF,
     &unary::tan::DEF,
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,

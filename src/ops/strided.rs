@@ -204,6 +204,15 @@ pub(crate) fn padded(view: &View) -> Vec<usize> {
     shape
 }
 
+/// The part of `x` that begins at `starts` and goes on in `steps`, as a tensor of its own. In a channels-last
+/// layout the channels must begin at a multiple of 4, go on one by one, and end at one or with the last.
+pub(crate) fn sliced(x: &View, starts: &[usize], steps: &[i64], y: &View) -> StridedCopy {
+    let (x_place, y_place) = (x.place(), y.place());
+    let x0: usize = starts.iter().zip(&x_place.strides).map(|(start, s)| start * s).sum();
+    let x_strides: Vec<i64> = steps.iter().zip(&x_place.strides).map(|(step, s)| step * signed(*s)).collect();
+    StridedCopy::new(&padded(y), signed(x0), &x_strides, 0, &y_place.strides)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
