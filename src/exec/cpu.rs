@@ -47,10 +47,7 @@ impl CpuExecutor {
         };
         for (node, dead) in self.graph.nodes().iter().zip(&self.dead_after) {
             let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
-            let outputs = node.op.eval(&self.scratch, &args).map_err(|error| {
-                let inputs: Vec<String> = args.iter().map(|t| t.ty().to_string()).collect();
-                ExecError::Op { node: node.label(), inputs: inputs.join(", "), error }
-            })?;
+            let outputs = super::eval(node, &self.scratch, &args)?;
             drop(args);
             live.extend(node.outputs.iter().copied().zip(outputs));
             for v in dead.iter().filter(|v| !wanted(v)) {

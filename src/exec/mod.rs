@@ -1,13 +1,19 @@
 //! Running graphs: one [`Engine`] over the CPU executor or a GPU.
 
 mod cpu;
-pub mod relayout;
+mod gpu;
+mod memory;
+pub mod plan;
+mod relayout;
 
 pub use cpu::CpuExecutor;
+pub use gpu::GpuExecutor;
+pub use plan::Plan;
 
+use crate::gpu::GpuError;
 use crate::graph::lower::Kernel;
 use crate::graph::{GraphError, OpError, ValueId};
-use crate::tensor::Tensor;
+use crate::tensor::{Dim, Tensor};
 use std::collections::BTreeMap;
 
 /// Kernels of the executor itself.
@@ -38,6 +44,27 @@ pub enum ExecError {
         /// What it says.
         error: OpError,
     },
+    /// A lowering that does not fit its kernel: a fault of the operator's definition.
+    #[error("{node}: {message}")]
+    Lowering {
+        /// The node.
+        node: String,
+        /// What does not fit.
+        message: String,
+    },
+    /// Larger than the device allows.
+    #[error("{what} takes {bytes}, the device allows {limit}")]
+    TooLarge {
+        /// A tensor (bytes), a buffer (bytes) or the grid of a dispatch (workgroups).
+        what: String,
+        /// How much it takes.
+        bytes: u64,
+        /// What the device allows.
+        limit: u64,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The graph does not hold at this batch.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -59,6 +86,53 @@ pub enum ExecError {
         /// How many were given.
         got: usize,
     },
+}
+
+/// Computes a node on the CPU.
+fn eval(
+    node: &crate::graph::Node,
+    scratch: &crate::graph::Scratch,
+    args: &[Tensor],
+) -> Result<Vec<Tensor>, ExecError> {
+    node.op.eval(scratch, args).map_err(|error| {
+        let inputs: Vec<String> = args.iter().map(|t| t.ty().to_string()).collect();
+        ExecError::Op { node: node.label(), inputs: inputs.join(", "), error }
+    })
+}
+
+/// The N at which these inputs have the graph's types; 1 for a graph without symbolic dimensions.
+///
+/// # Errors
+/// Inputs that do not fit, or that disagree.
+pub(crate) fn batch_of(graph: &crate::graph::Graph, inputs: &[Tensor]) -> Result<usize, ExecError> {
+    if inputs.len() != graph.inputs.len() {
+        return Err(ExecError::InputCount { expected: graph.inputs.len(), got: inputs.len() });
+    }
+    let mut batch: Option<(usize, &str)> = None;
+    for (id, t) in graph.inputs.iter().zip(inputs) {
+        let v = graph.value(*id);
+        let wrong =
+            |expected: String| ExecError::Input { name: v.name.clone(), expected, got: t.ty().to_string() };
+        if t.dtype() != v.ty.dtype || t.rank() != v.ty.rank() {
+            return Err(wrong(v.ty.to_string()));
+        }
+        for (have, want) in t.shape().iter().zip(&v.ty.shape) {
+            match *want {
+                Dim::Fixed(d) if d == *have => {}
+                Dim::Batch(k) if k > 0 && have.is_multiple_of(k) => {
+                    let n = have / k;
+                    match batch {
+                        Some((m, by)) if m != n => {
+                            return Err(wrong(format!("{} with N = {m} as {by:?} has", v.ty)));
+                        }
+                        _ => batch = Some((n, &v.name)),
+                    }
+                }
+                _ => return Err(wrong(v.ty.to_string())),
+            }
+        }
+    }
+    Ok(batch.map_or(1, |(n, _)| n))
 }
 
 /// Checks inputs against a concrete graph.

@@ -12,10 +12,10 @@ crate::params! {
 }
 
 /// `copy.wgsl`. `pad` only aligns.
-pub static COPY: Kernel = crate::kernel!("copy", Params, ["shared/grid.wgsl", "copy.wgsl"]);
+pub(super) static COPY: Kernel = crate::kernel!("copy", Params, ["shared/grid.wgsl", "copy.wgsl"]);
 
 /// The dispatch that copies input 0, laid out as `from` says, to output 0 in `layout`. None for no elements.
-pub fn relayout(from: &View, layout: Layout) -> Option<Dispatch> {
+pub(super) fn relayout(from: &View, layout: Layout) -> Option<Dispatch> {
     let (x, y) = (from.place(), layout.place(&from.shape));
     if y.is_empty() {
         return None;
@@ -63,7 +63,7 @@ fn walk(shape: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)) {
 }
 
 /// The words of a tensor in `layout`, padding zero, as the device holds them.
-pub fn to_words(t: &Tensor, layout: Layout) -> Vec<u32> {
+pub(super) fn to_words(t: &Tensor, layout: Layout) -> Vec<u32> {
     let linear: Vec<u32> = match t.data() {
         Data::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
         Data::I32(v) => v.iter().map(|x| x.cast_unsigned()).collect(),
@@ -80,7 +80,7 @@ pub fn to_words(t: &Tensor, layout: Layout) -> Vec<u32> {
 }
 
 /// The tensor whose words the device holds in `layout`.
-pub fn from_words(dtype: DType, shape: &[usize], layout: Layout, words: &[u32]) -> Tensor {
+pub(super) fn from_words(dtype: DType, shape: &[usize], layout: Layout, words: &[u32]) -> Tensor {
     let n: usize = shape.iter().product();
     let place = layout.place(shape);
     let mut linear = Vec::new();

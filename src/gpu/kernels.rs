@@ -3,7 +3,9 @@
 use crate::graph::lower::Kernel;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, BinaryOperator, Expression, Handle, Literal, Module, StorageAccess, TypeInner};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A kernel does not link or does not fit what the project's rules say of kernels.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +72,19 @@ fn capabilities() -> Capabilities {
 }
 
 impl Linked {
+    /// The kernel linked, parsed and validated; remembered.
+    pub fn of(kernel: &'static Kernel) -> Result<Arc<Linked>, KernelError> {
+        static KNOWN: Mutex<BTreeMap<usize, Arc<Linked>>> = Mutex::new(BTreeMap::new());
+        let key = std::ptr::from_ref(kernel).addr();
+        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(linked) = known {
+            return Ok(linked);
+        }
+        let linked = Arc::new(Linked::new(kernel)?);
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&linked));
+        Ok(linked)
+    }
+
     /// Links, parses and validates.
     pub fn new(kernel: &Kernel) -> Result<Linked, KernelError> {
         let source = concatenate(kernel);

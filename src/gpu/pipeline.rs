@@ -73,7 +73,7 @@ impl Gpu {
         kernel: &'static Kernel,
         overrides: &[(&'static str, u32)],
     ) -> Result<Pipeline, GpuError> {
-        let linked = Linked::new(kernel)?;
+        let linked = Linked::of(kernel)?;
         self.refuse(&linked, overrides).map_err(|message| KernelError::of(kernel, message))?;
         let params_bytes = NonZeroU64::new(linked.params_bytes as u64)
             .ok_or_else(|| KernelError::of(kernel, "`Params` is empty".into()))?;
