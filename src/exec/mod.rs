@@ -3,6 +3,7 @@
 mod cpu;
 mod gpu;
 mod memory;
+pub mod parity;
 pub mod plan;
 mod relayout;
 

@@ -1,0 +1,201 @@
+//! Both executors on the samples of every operator: equal results, nothing left to the CPU, memory full of NaN before.
+
+use samebit::exec::parity::{Tolerance, compare};
+use samebit::exec::{CpuExecutor, ExecError, GpuExecutor, Trace};
+use samebit::gpu::{Choice, Device, Gpu};
+use samebit::graph::attrs::Input;
+use samebit::graph::lower::{Io, Kernel, Lowering};
+use samebit::graph::sample::{Rng, Sample};
+use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, Reader, Scratch, Source};
+use samebit::ops::{OPS, by_name};
+use samebit::tensor::{Tensor, TensorType};
+use std::sync::{Arc, OnceLock};
+
+const SEEDS: std::ops::Range<u64> = 0..4;
+
+/// The GPU of these tests, a software one included. Without one they say so and pass, unless `SAMEBIT_REQUIRE_GPU=1`.
+fn gpu() -> Option<Arc<Gpu>> {
+    static GPU: OnceLock<Option<Arc<Gpu>>> = OnceLock::new();
+    let open = || match Device::open(&Choice::Gpu) {
+        Ok(Device::Gpu(gpu)) => Some(gpu),
+        Ok(Device::Cpu) => unreachable!("a GPU was asked for"),
+        Err(e) => {
+            assert_ne!(std::env::var("SAMEBIT_REQUIRE_GPU").as_deref(), Ok("1"), "{e}");
+            eprintln!("ignored: {e}");
+            None
+        }
+    };
+    GPU.get_or_init(open).clone()
+}
+
+/// A sample as a graph of one node, and its runtime inputs.
+struct Problem {
+    name: String,
+    graph: Graph,
+    inputs: Vec<Tensor>,
+    sample: Sample,
+    def: &'static OpDef,
+}
+
+impl Problem {
+    fn op(def: &OpDef, sample: &Sample) -> Result<Arc<dyn Op>, OpError> {
+        let typed =
+            |i: &samebit::graph::sample::SampleInput| TensorType::new(i.dtype(), i.shape.iter().copied());
+        let inputs = sample.inputs.iter().map(|i| Some(Input { ty: typed(i), known: None })).collect();
+        (def.read)(&mut Reader::new(Source::Graph, def.name, sample.attrs.clone(), inputs, 1))
+    }
+
+    fn new(
+        def: &'static OpDef,
+        sample: &Sample,
+        seed: u64,
+        wrap: &dyn Fn(Arc<dyn Op>) -> Arc<dyn Op>,
+    ) -> Result<Problem, OpError> {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let mut graph = Graph::new(def.name);
+        let (mut inputs, mut ids) = (Vec::new(), Vec::new());
+        for (i, input) in sample.inputs.iter().enumerate() {
+            let t = input.draw(&mut rng);
+            if input.constant {
+                ids.push(graph.add_constant(format!("constant{i}"), t));
+            } else {
+                ids.push(graph.add_input(format!("input{i}"), t.ty()));
+                inputs.push(t);
+            }
+        }
+        let op = wrap(Self::op(def, sample)?);
+        let types: Vec<TensorType> = ids.iter().map(|v| graph.value(*v).ty.clone()).collect();
+        let outputs: Vec<String> = (0..op.infer(&types)?.len()).map(|i| format!("output{i}")).collect();
+        graph.outputs = graph.add_node("node", None, op, &ids, &outputs)?;
+        let shapes: Vec<String> = types.iter().map(ToString::to_string).collect();
+        let attrs: Vec<String> = sample.attrs.0.iter().map(|(k, v)| format!("{k} = {v}")).collect();
+        let name = format!("{} seed {seed} ({}) {{{}}}", def.name, shapes.join(", "), attrs.join(", "));
+        Ok(Problem { name, graph, inputs, sample: sample.clone(), def })
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance { reduction: self.sample.reduction, extra: self.sample.extra }
+    }
+
+    fn cpu(&self) -> Result<Trace, ExecError> {
+        CpuExecutor::new(self.graph.clone()).run(&self.inputs, &[])
+    }
+
+    fn gpu(&self, gpu: &Arc<Gpu>) -> Result<Trace, ExecError> {
+        let executor = GpuExecutor::new(Arc::clone(gpu), &self.graph).poison();
+        executor.run(&self.inputs, &[])?;
+        // The second run must not depend on what the first left behind.
+        executor.run(&self.inputs, &[])
+    }
+
+    /// What is wrong when both executors run it.
+    fn check(&self, gpu: &Arc<Gpu>) -> Vec<String> {
+        let fail = |e: String| vec![format!("{}: {e}", self.name)];
+        let want = match self.cpu() {
+            Ok(t) => t,
+            Err(e) => return fail(format!("CPU: {e}")),
+        };
+        let got = match self.gpu(gpu) {
+            Ok(t) => t,
+            Err(e) => return fail(format!("GPU: {e}")),
+        };
+        let mut wrong: Vec<String> = compare(&want, &got, Some(self.tolerance()))
+            .iter()
+            .map(|d| format!("{}: {d}", self.name))
+            .collect();
+        let empty = want.values.values().all(Tensor::is_empty);
+        // A kernel is promised by the list in the definition.
+        if !self.def.kernels.is_empty() && !empty {
+            if let Some((label, reason)) = got.cpu_ops.first() {
+                wrong.push(format!("{}: {label} ran on the CPU: {reason}", self.name));
+            } else if got.dispatches == 0 {
+                wrong.push(format!("{}: no dispatch", self.name));
+            }
+        }
+        wrong
+    }
+}
+
+fn samples(def: &'static OpDef) -> Vec<(u64, Sample)> {
+    SEEDS.flat_map(|seed| (def.samples)(&mut Rng::new(seed)).into_iter().map(move |s| (seed, s))).collect()
+}
+
+/// `SAMEBIT_OP=Conv` restricts the walk to one operator.
+fn ops() -> Vec<&'static OpDef> {
+    let only = std::env::var("SAMEBIT_OP").ok();
+    OPS.iter().copied().filter(|d| only.as_deref().is_none_or(|o| o == d.name)).collect()
+}
+
+/// Fails with all findings at once.
+fn report(findings: &[String]) {
+    assert!(findings.is_empty(), "{} failures:\n{}", findings.len(), findings.join("\n"));
+}
+
+#[test]
+fn both_executors_agree_on_every_operator() {
+    let Some(gpu) = gpu() else { return };
+    let mut wrong = Vec::new();
+    let mut ran = 0;
+    for def in ops() {
+        for (seed, sample) in samples(def) {
+            match Problem::new(def, &sample, seed, &|op| op) {
+                Ok(p) => wrong.extend(p.check(&gpu)),
+                Err(e) => wrong.push(format!("{} seed {seed} {:?}: {e}", def.name, sample.attrs)),
+            }
+            ran += 1;
+        }
+    }
+    assert!(ran > 0, "nothing was compared");
+    report(&wrong);
+}
+
+/// An operator whose kernels have a constant changed.
+#[derive(Debug)]
+struct Spoiled(Arc<dyn Op>);
+
+impl Op for Spoiled {
+    fn def(&self) -> &'static OpDef {
+        self.0.def()
+    }
+
+    fn attrs(&self) -> Attrs {
+        self.0.attrs()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        self.0.infer(inputs)
+    }
+
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        self.0.eval(cx, inputs)
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        let mut lowering = self.0.lower(io)?;
+        if let Lowering::Run { dispatches, .. } = &mut lowering {
+            for d in dispatches {
+                let leak = |text: &str| -> &'static str {
+                    let changed = text.replace("vec4<f32>(0.0)", "vec4<f32>(0.125)");
+                    Box::leak(changed.into_boxed_str())
+                };
+                let sources: Vec<_> = d.kernel.sources.iter().map(|(f, t)| (*f, leak(t))).collect();
+                assert!(sources.iter().zip(d.kernel.sources).any(|(a, b)| a.1 != b.1), "nothing to spoil");
+                let sources: &'static [(&'static str, &'static str)] = Box::leak(sources.into_boxed_slice());
+                let kernel = Kernel { name: d.kernel.name, sources, params: d.kernel.params };
+                d.kernel = Box::leak(Box::new(kernel));
+            }
+        }
+        Ok(lowering)
+    }
+}
+
+#[test]
+fn a_changed_constant_in_a_kernel_is_found() {
+    let Some(gpu) = gpu() else { return };
+    let def = by_name("Relu").expect("Relu is in the list");
+    let found = samples(def).into_iter().filter(|(seed, sample)| {
+        let p = Problem::new(def, sample, *seed, &|op| Arc::new(Spoiled(op))).expect("a sample is valid");
+        !p.check(&gpu).is_empty()
+    });
+    assert!(found.count() >= 4, "the walk does not see a wrong kernel");
+}
