@@ -175,7 +175,7 @@ impl Op for Spoiled {
         if let Lowering::Run { dispatches, .. } = &mut lowering {
             for d in dispatches {
                 let leak = |text: &str| -> &'static str {
-                    let changed = text.replace("vec4<f32>(0.0)", "vec4<f32>(0.125)");
+                    let changed = text.replace("x < X()", "x < X(0.125)");
                     Box::leak(changed.into_boxed_str())
                 };
                 let sources: Vec<_> = d.kernel.sources.iter().map(|(f, t)| (*f, leak(t))).collect();
