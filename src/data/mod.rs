@@ -2,11 +2,14 @@
 
 pub mod config;
 mod dataset;
+pub mod dump;
 mod loader;
+pub mod metrics;
 mod npy;
 mod npz;
 pub mod picture;
 mod preprocess;
+pub mod scorer;
 mod source;
 
 pub use dataset::{BoundDataset, BoundInput, Dataset};
