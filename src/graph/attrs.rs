@@ -230,6 +230,11 @@ impl Reader {
         }
     }
 
+    /// Where it reads from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
     /// The ONNX operator type, or the operator's own name from a graph file. One definition may serve several.
     pub fn op_type(&self) -> &str {
         &self.op_type

@@ -18,13 +18,16 @@
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
 
 pub mod attrs;
+pub mod file;
+mod json;
 pub mod lower;
 pub mod op;
 pub mod sample;
+pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, Reader, Source};
-pub use op::{Op, OpDef, OpError, Scratch};
+pub use op::{Lookup, Op, OpDef, OpError, Scratch};
 pub use verify::GraphError;
 
 use crate::tensor::{Tensor, TensorType};

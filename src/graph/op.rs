@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// How an operator is made from what a node says.
 pub type ReadFn = fn(&mut Reader) -> Result<Arc<dyn Op>, OpError>;
 
+/// Finds an operator by our name of it: what readers of files and text are given.
+pub type Lookup = fn(&str) -> Option<&'static OpDef>;
+
 /// What is known of an operator before it has attributes.
 #[derive(Debug)]
 pub struct OpDef {

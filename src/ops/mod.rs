@@ -5,6 +5,7 @@ mod conv;
 mod depth_space;
 mod element;
 mod expand;
+mod fill;
 mod gemm_cpu;
 mod reduce;
 mod reshape;
@@ -39,6 +40,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::erf::DEF,
     &unary::exp::DEF,
     &expand::DEF,
+    &fill::DEF,
     &unary::floor::DEF,
     &unary::gelu::DEF,
     &reduce::global_average_pool::DEF,
