@@ -164,12 +164,12 @@ fn map(path: &Path) -> io::Result<Mmap> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a file"));
     }
-    // SAFETY: nobody may truncate or change the file while it is read, as with every mapped file; we replace graph
-    // files by renaming, which leaves the mapped one as it was. The bytes are copied before this module returns.
     #[allow(
         unsafe_code,
         reason = "memory mapping is what lets a file of gigabytes load without a second copy"
     )]
+    // SAFETY: nobody may truncate or change the file while it is read, as with every mapped file; we replace graph
+    // files by renaming, which leaves the mapped one as it was. The bytes are copied before this module returns.
     unsafe {
         Mmap::map(&file)
     }

@@ -113,6 +113,9 @@ impl Graph {
                 self.once(&produced, id.0, &node.label())?;
             }
         }
+        for i in 0..self.values().len() {
+            self.once(&produced, u32::try_from(i).unwrap_or(u32::MAX), "the list of values")?;
+        }
         let mut seen = HashSet::new();
         for id in &self.outputs {
             self.known(id.0, "the list of outputs")?;

@@ -17,9 +17,10 @@ mod tensors;
 
 pub use problem::{ImportError, MAX_OPSET, MIN_OPSET, Problem, ProblemKind, TensorProblem};
 
-use crate::graph::Graph;
+use crate::graph::{Graph, file};
 use crate::tensor::Dim;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 /// What of a model is imported, and under which shapes.
@@ -70,4 +71,27 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError
 /// See [`ImportError`].
 pub fn import_bytes(bytes: Vec<u8>, options: &ImportOptions) -> Result<Graph, ImportError> {
     import::import(bytes.into(), &tensors::Folder(None), options)
+}
+
+/// Reads a model file of either form, told apart by its content: ONNX is imported, a graph file is read as it is.
+///
+/// # Errors
+/// See [`ImportError`]. A graph file takes no options: it was cut when it was imported.
+pub fn load_model(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
+    let io = |error| ImportError::Io { path: path.to_owned(), error };
+    let mut head = Vec::new();
+    let opened = std::fs::File::open(path).map_err(io)?;
+    let len = opened.metadata().map_err(io)?.len();
+    opened.take(9).read_to_end(&mut head).map_err(io)?;
+    if !file::is_graph_file(&head, len) {
+        return import(path, options);
+    }
+    let first = options.inputs.first().map(|n| ("--inputs", n));
+    let first = first.or(options.outputs.first().map(|n| ("--outputs", n)));
+    if let Some((option, name)) = first.or(options.shapes.keys().next().map(|n| ("--shape", n))) {
+        let why = "cannot be applied: this is a graph file, cut when it was imported".into();
+        return Err(ImportError::Option { option, name: name.clone(), why });
+    }
+    file::load(path, crate::ops::by_name)
+        .map_err(|error| ImportError::GraphFile { path: path.to_owned(), error: Box::new(error) })
 }

@@ -16,6 +16,14 @@ pub enum ImportError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// A graph file that cannot be read.
+    #[error("{}: {error}", path.display())]
+    GraphFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        error: Box<crate::graph::file::FileError>,
+    },
     /// The bytes are not an ONNX model.
     #[error("not an ONNX model: {0}")]
     Decode(String),
