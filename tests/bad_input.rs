@@ -1,5 +1,7 @@
 //! Files that are broken or hostile: refused with a message, without a panic and without much memory.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use samebit::graph::sample::Rng;

@@ -1,5 +1,7 @@
 //! Graphs as text and as files: what is written reads back equal, and what is wrong says where.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use proptest::prelude::*;
 use samebit::graph::attrs::{AttrValue, Attrs, Input, Reader, Source};
 use samebit::graph::file::{self, FileError};
@@ -13,7 +15,7 @@ fn node(g: &mut Graph, op: &str, attrs: Attrs, inputs: &[ValueId], name: &str) -
     let types = inputs.iter().map(|v| Some(Input { ty: g.value(*v).ty.clone(), known: None })).collect();
     let mut r = Reader::new(Source::Graph, op, attrs, types, 1);
     let op = (by_name(op).unwrap().read)(&mut r).unwrap();
-    let source = (name.len() % 2 == 0).then(|| format!("{name} from"));
+    let source = name.len().is_multiple_of(2).then(|| format!("{name} from"));
     g.add_node(format!("node {name}"), source, op, inputs, &[name.to_owned()]).unwrap()[0]
 }
 
@@ -222,7 +224,7 @@ fn text_errors_say_where_and_what_was_expected() {
             Ok(_) => wrong.push(format!("accepted: {text}")),
             Err(e) if (e.line, e.column, e.expected.as_str()) == (line, column, expected) => {}
             Err(e) => {
-                wrong.push(format!("{text}\n  gave {e}\n  want line {line}, column {column}: {expected}"))
+                wrong.push(format!("{text}\n  gave {e}\n  want line {line}, column {column}: {expected}"));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Import of ONNX models.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use samebit::exec::CpuExecutor;
@@ -179,7 +181,9 @@ fn a_constant_of_symbolic_shape_becomes_a_fill() {
     assert_eq!(run.unwrap().values[&g.outputs[0]], Tensor::from_f32([3, 2], vec![2.5; 6]));
 }
 
-/// One folding case: nodes on constants, and the integers that come out.
+/// Operator, inputs, attributes; shape and elements of what comes out.
+type FoldCase<'a> = (&'a str, &'a [&'a str], Vec<(&'a str, A)>, &'a [usize], &'a [i32]);
+
 #[test]
 fn integers_are_folded_as_onnx_computes_them() {
     let int = |name: &str, v: &[i64]| i64s(name, &[i64::try_from(v.len()).unwrap()], v);
@@ -204,7 +208,7 @@ fn integers_are_folded_as_onnx_computes_them() {
         };
         (t.shape().to_vec(), values)
     };
-    let cases: Vec<(&str, &[&str], Vec<(&str, A)>, &[usize], &[i32])> = vec![
+    let cases: Vec<FoldCase> = vec![
         ("Add", &["a", "b"], vec![], &[4], &[9, -5, 2, 5]),
         ("Sub", &["a", "b"], vec![], &[4], &[5, -9, 10, -5]),
         ("Mul", &["a", "s"], vec![], &[4], &[14, -14, 12, 0]),
