@@ -1,5 +1,7 @@
 //! The operators: one definition each, in the list [`OPS`].
 
+mod binary;
+mod broadcast;
 mod concat;
 mod conv;
 mod depth_space;
@@ -7,6 +9,7 @@ mod element;
 mod expand;
 mod fill;
 mod gemm_cpu;
+mod identity;
 mod reduce;
 mod reshape;
 mod rows;
@@ -24,11 +27,16 @@ pub static OPS: &[&OpDef] = &[
     &unary::abs::DEF,
     &unary::acos::DEF,
     &unary::acosh::DEF,
+    &binary::add::DEF,
+    &binary::and::DEF,
     &unary::asin::DEF,
     &unary::asinh::DEF,
     &unary::atan::DEF,
     &unary::atanh::DEF,
+    &binary::bitwise_and::DEF,
     &unary::bitwise_not::DEF,
+    &binary::bitwise_or::DEF,
+    &binary::bitwise_xor::DEF,
     &unary::ceil::DEF,
     &unary::celu::DEF,
     &concat::DEF,
@@ -36,7 +44,9 @@ pub static OPS: &[&OpDef] = &[
     &unary::cos::DEF,
     &unary::cosh::DEF,
     &depth_space::DEPTH_TO_SPACE,
+    &binary::div::DEF,
     &unary::elu::DEF,
+    &binary::equal::DEF,
     &unary::erf::DEF,
     &unary::exp::DEF,
     &expand::DEF,
@@ -45,16 +55,29 @@ pub static OPS: &[&OpDef] = &[
     &unary::gelu::DEF,
     &reduce::global_average_pool::DEF,
     &reduce::global_max_pool::DEF,
+    &binary::greater::DEF,
+    &binary::greater_or_equal::DEF,
     &unary::hard_sigmoid::DEF,
     &unary::hard_swish::DEF,
+    &identity::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
     &unary::leaky_relu::DEF,
+    &binary::less::DEF,
+    &binary::less_or_equal::DEF,
     &unary::log::DEF,
     &softmax::log::DEF,
+    &binary::max::DEF,
+    &binary::mean::DEF,
+    &binary::min::DEF,
     &unary::mish::DEF,
+    &binary::modulo::DEF,
+    &binary::mul::DEF,
     &unary::neg::DEF,
     &unary::not::DEF,
+    &binary::or::DEF,
+    &binary::prelu::DEF,
+    &binary::pow::DEF,
     &unary::quick_gelu::DEF,
     &unary::reciprocal::DEF,
     &reduce::l1::DEF,
@@ -83,10 +106,13 @@ pub static OPS: &[&OpDef] = &[
     &depth_space::SPACE_TO_DEPTH,
     &split::DEF,
     &unary::sqrt::DEF,
+    &binary::sub::DEF,
+    &binary::sum::DEF,
     &unary::tan::DEF,
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,
     &transpose::DEF,
+    &binary::xor::DEF,
 ];
 
 /// The operator with this name of ours.

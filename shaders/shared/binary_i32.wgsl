@@ -1,0 +1,16 @@
+// Element types of a binary kernel: i32 and i32 to i32.
+alias A = vec4<i32>;
+alias B = vec4<i32>;
+alias Y = vec4<i32>;
+
+fn less(a: A, b: A) -> vec4<bool> {
+    return a < b;
+}
+
+fn equal(a: A, b: A) -> vec4<bool> {
+    return a == b;
+}
+
+fn keep_nan(a: A, b: B, y: Y) -> Y {
+    return y;
+}

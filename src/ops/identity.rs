@@ -1,0 +1,86 @@
+//! `Identity`, and `Dropout`, which does nothing in inference.
+//!
+//! *Shapes*: `[..] -> [..]`.
+
+use crate::graph::lower::{Io, Layouts, Lowering};
+use crate::graph::op::check;
+use crate::graph::sample::{Fill, Sample, SampleInput};
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::tensor::{Tensor, TensorType};
+use std::sync::Arc;
+
+#[derive(Debug)]
+struct Identity;
+
+pub(super) static DEF: OpDef = OpDef {
+    name: "Identity",
+    onnx: &["Identity", "Dropout"],
+    read,
+    kernels: &[],
+    samples: |rng| {
+        let w = rng.int(1, 9);
+        let inputs = [
+            SampleInput::f32([]),
+            SampleInput::f32([7, w, 3, 2]),
+            SampleInput::of([1, w], Fill::Ints(-5, 5)),
+            SampleInput::of([w, 0], Fill::Bools),
+        ];
+        inputs.map(|x| Sample::new(Attrs::new(), [x])).into()
+    },
+};
+
+/// The operator.
+pub(super) fn new() -> Arc<dyn Op> {
+    Arc::new(Identity)
+}
+
+fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    if r.op_type() == "Dropout" {
+        r.ignore("ratio");
+        r.ignore("seed");
+        r.consume(1);
+        // The ONNX type is a bool, which `int_or_input` does not read.
+        if r.has_input(2) {
+            let known = r.known(2).cloned();
+            let off = match known {
+                Some(crate::graph::attrs::Known::Tensor(t)) => t.bytes().iter().all(|b| *b == 0),
+                _ => return Err(OpError::NotConstant { input: 2, what: "training_mode".into() }),
+            };
+            if !off {
+                return Err(r.unsupported("training_mode", "true", "false"));
+            }
+            r.consume(2);
+        }
+        if r.outputs() > 1 {
+            return Err(r.unsupported("outputs", r.outputs(), "1 (without the mask)"));
+        }
+    }
+    Ok(new())
+}
+
+impl Op for Identity {
+    fn def(&self) -> &'static OpDef {
+        &DEF
+    }
+
+    fn attrs(&self) -> Attrs {
+        Attrs::new()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 1, 1, "1")?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Any
+    }
+
+    fn lower(&self, _io: &Io) -> Result<Lowering, OpError> {
+        Ok(Lowering::Alias)
+    }
+}
