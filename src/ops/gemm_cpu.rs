@@ -61,7 +61,7 @@ impl Block<'_> {
     /// One row.
     pub fn row(&mut self, i: usize) -> &mut [f32] {
         assert!(i < self.rows);
-        // SAFETY: row i is `cols` elements of the slice that the block was made from (`par_blocks`), no other
+        // SAFETY: row i is `cols` elements of the slice that the block was made from (`par_blocks`, `product`), no other
         // block contains them, and `&mut self` keeps this block from handing them out twice.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.ld), self.cols) }
     }
@@ -99,6 +99,12 @@ impl Block<'_> {
             );
         }
     }
+}
+
+/// Sets `c`, row-major, to a (rows x k) times b (k x cols) on this thread.
+pub(super) fn product(c: &mut [f32], rows: usize, cols: usize, k: usize, a: Mat<'_>, b: Mat<'_>) {
+    assert_eq!(rows.checked_mul(cols), Some(c.len()));
+    Block { first: c.as_mut_ptr(), rows, cols, ld: cols, whole: PhantomData }.product(k, a, b);
 }
 
 /// Several row-major matrices one after another, and the blocks in which they are computed.

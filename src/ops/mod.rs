@@ -4,12 +4,16 @@ mod binary;
 mod broadcast;
 mod concat;
 mod conv;
+mod conv_transpose;
 mod depth_space;
 mod element;
 mod expand;
 mod fill;
+mod gemm;
 mod gemm_cpu;
 mod identity;
+mod matmul;
+mod product;
 mod reduce;
 mod reshape;
 mod rows;
@@ -41,6 +45,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::celu::DEF,
     &concat::DEF,
     &conv::DEF,
+    &conv_transpose::DEF,
     &unary::cos::DEF,
     &unary::cosh::DEF,
     &depth_space::DEPTH_TO_SPACE,
@@ -53,6 +58,7 @@ pub static OPS: &[&OpDef] = &[
     &fill::DEF,
     &unary::floor::DEF,
     &unary::gelu::DEF,
+    &gemm::DEF,
     &reduce::global_average_pool::DEF,
     &reduce::global_max_pool::DEF,
     &binary::greater::DEF,
@@ -70,6 +76,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::max::DEF,
     &binary::mean::DEF,
     &binary::min::DEF,
+    &matmul::DEF,
     &unary::mish::DEF,
     &binary::modulo::DEF,
     &binary::mul::DEF,

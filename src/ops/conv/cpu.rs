@@ -120,7 +120,7 @@ impl Axis {
     }
 
     /// Outputs whose tap `k` lies inside the input.
-    pub(super) fn reach(&self, k: usize, len: usize, out: usize) -> std::ops::Range<usize> {
+    pub(in crate::ops) fn reach(&self, k: usize, len: usize, out: usize) -> std::ops::Range<usize> {
         let shift = k * self.dilation;
         let first = self.pad.saturating_sub(shift).div_ceil(self.stride);
         let end = (len + self.pad).saturating_sub(shift).div_ceil(self.stride);

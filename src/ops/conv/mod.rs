@@ -31,23 +31,29 @@ crate::params! {
 }
 
 /// Output pixels and channels of one invocation of `conv.wgsl`, pixels of one of `conv_depthwise.wgsl`.
-const TILE: (usize, usize) = (8, 16);
+pub(super) const TILE: (usize, usize) = (8, 16);
 const DEPTHWISE_PIXELS: usize = 4;
 
 static DENSE: Kernel = crate::kernel!(
     "conv",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "conv.wgsl"]
+    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "shared/slide.wgsl", "conv.wgsl"]
 );
 static GROUPED: Kernel = crate::kernel!(
     "conv_grouped",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "conv_grouped.wgsl"]
+    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "shared/slide.wgsl", "conv_grouped.wgsl"]
 );
 static DEPTHWISE: Kernel = crate::kernel!(
     "conv_depthwise",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "conv_depthwise.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/window.wgsl",
+        "shared/slide.wgsl",
+        "conv_depthwise.wgsl"
+    ]
 );
 
 pub(super) static DEF: OpDef = OpDef {

@@ -1,0 +1,85 @@
+// y[batch, i, j] = alpha * (sum over k of a[batch, i, k] * b[batch, k, j]) + beta * c[i, j].
+// a, b, c: f32 with any strides, those of broadcast axes 0; c is read where has_c is 1. y: f32 [batch, m, n].
+// One invocation computes 8 rows and 16 columns, each element as one sum in the order of k.
+
+struct Sums {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+fn b4(base: u32, col: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(b[base + col.x], b[base + col.y], b[base + col.z], b[base + col.w]);
+}
+
+fn add(s: Sums, v: f32, w: Sums) -> Sums {
+    let v4 = vec4<f32>(v);
+    return Sums(fma(v4, w.a, s.a), fma(v4, w.b, s.b), fma(v4, w.c, s.c), fma(v4, w.d, s.d));
+}
+
+fn store4(z: u32, i: u32, j: u32, s: vec4<f32>) {
+    store(z, i, j, s.x);
+    store(z, i, j + 1u, s.y);
+    store(z, i, j + 2u, s.z);
+    store(z, i, j + 3u, s.w);
+}
+
+fn finish(z: u32, i: u32, j: u32, s: Sums) {
+    store4(z, i, j, s.a);
+    store4(z, i, j + 4u, s.b);
+    store4(z, i, j + 8u, s.c);
+    store4(z, i, j + 12u, s.d);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let index = flat_index(gid, groups);
+    let cols = (params.n + 15u) / 16u;
+    let rows = (params.m + 7u) / 8u;
+    if index >= cols * rows * params.batches {
+        return;
+    }
+    let j = index % cols * 16u;
+    let i = index / cols % rows * 8u;
+    let z = index / (cols * rows);
+    let start = batch_start(z);
+    // Rows and columns beyond the end are computed from the last ones and not stored.
+    let last = vec4<u32>(params.m - 1u);
+    let r0 = start.x + min(i + vec4<u32>(0u, 1u, 2u, 3u), last) * params.a_row;
+    let r1 = start.x + min(i + vec4<u32>(4u, 5u, 6u, 7u), last) * params.a_row;
+    let lanes = vec4<u32>(0u, 1u, 2u, 3u);
+    let c0 = min(j + lanes, vec4<u32>(params.n - 1u)) * params.b_col;
+    let c1 = min(j + 4u + lanes, vec4<u32>(params.n - 1u)) * params.b_col;
+    let c2 = min(j + 8u + lanes, vec4<u32>(params.n - 1u)) * params.b_col;
+    let c3 = min(j + 12u + lanes, vec4<u32>(params.n - 1u)) * params.b_col;
+    var s0 = Sums();
+    var s1 = Sums();
+    var s2 = Sums();
+    var s3 = Sums();
+    var s4 = Sums();
+    var s5 = Sums();
+    var s6 = Sums();
+    var s7 = Sums();
+    for (var k = 0u; k < params.k; k++) {
+        let at = start.y + k * params.b_row;
+        let w = Sums(b4(at, c0), b4(at, c1), b4(at, c2), b4(at, c3));
+        let ak = k * params.a_col;
+        s0 = add(s0, a[r0.x + ak], w);
+        s1 = add(s1, a[r0.y + ak], w);
+        s2 = add(s2, a[r0.z + ak], w);
+        s3 = add(s3, a[r0.w + ak], w);
+        s4 = add(s4, a[r1.x + ak], w);
+        s5 = add(s5, a[r1.y + ak], w);
+        s6 = add(s6, a[r1.z + ak], w);
+        s7 = add(s7, a[r1.w + ak], w);
+    }
+    finish(z, i, j, s0);
+    finish(z, i + 1u, j, s1);
+    finish(z, i + 2u, j, s2);
+    finish(z, i + 3u, j, s3);
+    finish(z, i + 4u, j, s4);
+    finish(z, i + 5u, j, s5);
+    finish(z, i + 6u, j, s6);
+    finish(z, i + 7u, j, s7);
+}

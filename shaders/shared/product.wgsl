@@ -1,0 +1,46 @@
+// Batches of matrix products: what their kernels share. Strides are in elements.
+struct Params {
+    batch: vec4<u32>,    // axes of the batch of y
+    a_batch: vec4<u32>,  // steps of a and b along them
+    b_batch: vec4<u32>,
+    m: u32,
+    k: u32,
+    n: u32,
+    batches: u32,
+    a_row: u32,
+    a_col: u32,
+    b_row: u32,
+    b_col: u32,
+    c_row: u32,
+    c_col: u32,
+    has_c: u32,
+    alpha: f32,
+    beta: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read> c: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+// First elements of a and b in product z.
+fn batch_start(z: u32) -> vec2<u32> {
+    let z2 = z / params.batch.w;
+    let z1 = z2 / params.batch.z;
+    let at = vec4<u32>(z1 / params.batch.y, z1 % params.batch.y, z2 % params.batch.z, z % params.batch.w);
+    let i = at * params.a_batch;
+    let j = at * params.b_batch;
+    return vec2<u32>(i.x + i.y + i.z + i.w, j.x + j.y + j.z + j.w);
+}
+
+// What follows the sum.
+fn store(z: u32, i: u32, j: u32, s: f32) {
+    if i < params.m && j < params.n {
+        var v = params.alpha * s;
+        if params.has_c != 0u {
+            v += params.beta * c[i * params.c_row + j * params.c_col];
+        }
+        y[(z * params.m + i) * params.n + j] = v;
+    }
+}

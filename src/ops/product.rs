@@ -1,0 +1,146 @@
+//! Batches of matrix products with strides: what `MatMul` and `Gemm` compute.
+
+use super::gemm_cpu::{Mat, Tiling, par_blocks};
+use crate::graph::Scratch;
+use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, flat_grid, u32};
+
+crate::params! {
+    /// `Params` of `shared/product.wgsl`.
+    pub(super) struct Params {
+        batch: [u32; 4],
+        a_batch: [u32; 4],
+        b_batch: [u32; 4],
+        m: u32,
+        k: u32,
+        n: u32,
+        batches: u32,
+        a_row: u32,
+        a_col: u32,
+        b_row: u32,
+        b_col: u32,
+        c_row: u32,
+        c_col: u32,
+        has_c: u32,
+        alpha: f32,
+        beta: f32,
+    }
+}
+
+/// Rows and columns of one invocation of `matmul.wgsl`, columns of one of `matmul_row.wgsl`.
+const TILE: (usize, usize) = (8, 16);
+const ROW_COLUMNS: usize = 4;
+
+/// Most rows for which one row at a time is faster than tiles.
+const FEW_ROWS: usize = 3;
+
+/// Columns of one product on the CPU: the width of a panel.
+const COLUMNS: usize = 1024;
+
+static TILED: Kernel =
+    crate::kernel!("matmul", Params, ["shared/grid.wgsl", "shared/product.wgsl", "matmul.wgsl"]);
+static BY_ROW: Kernel =
+    crate::kernel!("matmul_row", Params, ["shared/grid.wgsl", "shared/product.wgsl", "matmul_row.wgsl"]);
+
+/// What [`Product::lower`] may name.
+pub(super) static KERNELS: &[&Kernel] = &[&TILED, &BY_ROW];
+
+/// `y[batch, i, j] = alpha * sum of a[batch, i, k] * b[batch, k, j] + beta * c[i, j]`, every step in elements.
+#[derive(Clone, Debug)]
+pub(super) struct Product {
+    /// Axes of the batch, missing ones 1 in front.
+    pub batch: [usize; 4],
+    pub a_batch: [usize; 4],
+    pub b_batch: [usize; 4],
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+    /// Steps of a row and of a column of `a`, and of `b`.
+    pub a: (usize, usize),
+    pub b: (usize, usize),
+    pub alpha: f32,
+    /// Factor and steps of `c`.
+    pub c: Option<(f32, usize, usize)>,
+}
+
+impl Product {
+    fn batches(&self) -> usize {
+        self.batch.iter().product()
+    }
+
+    /// First elements of `a` and `b` in product `z`.
+    fn start(&self, mut z: usize) -> (usize, usize) {
+        let (mut a, mut b) = (0, 0);
+        for i in (0..4).rev() {
+            let at = z % self.batch[i];
+            z /= self.batch[i];
+            a += at * self.a_batch[i];
+            b += at * self.b_batch[i];
+        }
+        (a, b)
+    }
+
+    /// The result, row-major.
+    pub fn eval(&self, cx: &Scratch, a: &[f32], b: &[f32], c: Option<&[f32]>) -> Vec<f32> {
+        let mut y = cx.take(self.batches() * self.m * self.n);
+        if y.is_empty() {
+            return y;
+        }
+        let tiling = Tiling::new(self.batches(), self.m, self.n, COLUMNS);
+        par_blocks(&mut y, tiling, |z, i0, j0, block| {
+            let start = self.start(z);
+            let a = Mat { data: &a[start.0..], rs: self.a.0, cs: self.a.1 };
+            let b = Mat { data: &b[start.1..], rs: self.b.0, cs: self.b.1 };
+            block.product(self.k, a.at(i0, 0), b.at(0, j0));
+            if self.alpha.to_bits() == 1f32.to_bits() && self.c.is_none() {
+                return;
+            }
+            for i in 0..block.rows() {
+                let row = block.row(i);
+                row.iter_mut().for_each(|v| *v *= self.alpha);
+                if let (Some(c), Some((beta, rs, cs))) = (c, self.c) {
+                    for (j, v) in row.iter_mut().enumerate() {
+                        *v += beta * c[(i0 + i) * rs + (j0 + j) * cs];
+                    }
+                }
+            }
+        });
+        y
+    }
+
+    /// The dispatch, over inputs 0, 1 and, where there is a `c`, 2.
+    pub fn lower(&self) -> Lowering {
+        let batches = self.batches();
+        if batches * self.m * self.n == 0 {
+            return Lowering::run([]);
+        }
+        let four = |v: [usize; 4]| v.map(u32);
+        let (beta, c_row, c_col) = self.c.unwrap_or((0.0, 0, 0));
+        let params = Params {
+            batch: four(self.batch),
+            a_batch: four(self.a_batch),
+            b_batch: four(self.b_batch),
+            m: u32(self.m),
+            k: u32(self.k),
+            n: u32(self.n),
+            batches: u32(batches),
+            a_row: u32(self.a.0),
+            a_col: u32(self.a.1),
+            b_row: u32(self.b.0),
+            b_col: u32(self.b.1),
+            c_row: u32(c_row),
+            c_col: u32(c_col),
+            has_c: u32::from(self.c.is_some()),
+            alpha: self.alpha,
+            beta,
+        };
+        let (kernel, invocations) = if self.m <= FEW_ROWS {
+            (&BY_ROW, self.m * self.n.div_ceil(ROW_COLUMNS))
+        } else {
+            (&TILED, self.m.div_ceil(TILE.0) * self.n.div_ceil(TILE.1))
+        };
+        // Without a c its binding is not read.
+        let c = Operand::Input(if self.c.is_some() { 2 } else { 1 });
+        let bind = [Operand::Input(0), Operand::Input(1), c, Operand::Output(0)];
+        Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(batches * invocations))])
+    }
+}
