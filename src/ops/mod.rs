@@ -2,6 +2,7 @@
 
 mod binary;
 mod broadcast;
+mod batch_norm;
 mod concat;
 mod conv;
 mod conv_transpose;
@@ -14,6 +15,7 @@ mod gemm_cpu;
 mod identity;
 mod matmul;
 mod product;
+mod normalize;
 mod reduce;
 mod reshape;
 mod rows;
@@ -38,6 +40,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::atan::DEF,
     &unary::atanh::DEF,
     &binary::bitwise_and::DEF,
+    &batch_norm::DEF,
     &unary::bitwise_not::DEF,
     &binary::bitwise_or::DEF,
     &binary::bitwise_xor::DEF,
@@ -66,8 +69,13 @@ pub static OPS: &[&OpDef] = &[
     &unary::hard_sigmoid::DEF,
     &unary::hard_swish::DEF,
     &identity::DEF,
+    &normalize::group::DEF,
+    &unary::hard_sigmoid::DEF,
+    &unary::hard_swish::DEF,
+    &normalize::instance::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
+    &normalize::layer::DEF,
     &unary::leaky_relu::DEF,
     &binary::less::DEF,
     &binary::less_or_equal::DEF,
@@ -77,6 +85,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::mean::DEF,
     &binary::min::DEF,
     &matmul::DEF,
+    &normalize::mean_variance::DEF,
     &unary::mish::DEF,
     &binary::modulo::DEF,
     &binary::mul::DEF,
