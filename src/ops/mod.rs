@@ -16,6 +16,7 @@ mod identity;
 mod matmul;
 mod product;
 mod normalize;
+mod pool;
 mod reduce;
 mod reshape;
 mod rows;
@@ -40,6 +41,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::atan::DEF,
     &unary::atanh::DEF,
     &binary::bitwise_and::DEF,
+    &pool::average::AVERAGE,
     &batch_norm::DEF,
     &unary::bitwise_not::DEF,
     &binary::bitwise_or::DEF,
@@ -85,6 +87,8 @@ pub static OPS: &[&OpDef] = &[
     &binary::mean::DEF,
     &binary::min::DEF,
     &matmul::DEF,
+    &pool::average::LP,
+    &pool::max::DEF,
     &normalize::mean_variance::DEF,
     &unary::mish::DEF,
     &binary::modulo::DEF,

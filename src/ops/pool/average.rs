@@ -1,0 +1,158 @@
+//! `AveragePool` and `LpPool`: sums over a window, of elements or of powers of their magnitudes.
+
+use super::window::{Window, WindowParams};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::op::check;
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::tensor::{Tensor, TensorType};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `sum_pool.wgsl`.
+    struct Params { window: WindowParams, n4: u32, c4: u32, padded: u32, p: u32 }
+}
+
+macro_rules! kernel {
+    ($file:literal) => {
+        crate::kernel!($file, Params, ["shared/grid.wgsl", "shared/pool_window.wgsl", $file, "sum_pool.wgsl"])
+    };
+}
+
+static AVERAGE_KERNEL: Kernel = kernel!("pool/average.wgsl");
+static NORM_KERNEL: Kernel = kernel!("pool/norm.wgsl");
+
+pub(in crate::ops) static AVERAGE: OpDef = OpDef {
+    name: "AveragePool",
+    onnx: &["AveragePool"],
+    read: |r| {
+        let kind = Kind::Average { padded: r.flag("count_include_pad", false)? };
+        Ok(Arc::new(SumPool { window: Window::read(r)?, kind }))
+    },
+    kernels: &[&AVERAGE_KERNEL],
+    samples: super::samples::average,
+};
+
+pub(in crate::ops) static LP: OpDef = OpDef {
+    name: "LpPool",
+    onnx: &["LpPool"],
+    read: read_lp,
+    kernels: &[&NORM_KERNEL],
+    samples: super::samples::lp,
+};
+
+#[derive(Debug)]
+enum Kind {
+    /// `padded`: the padding counts as elements.
+    Average {
+        padded: bool,
+    },
+    Lp {
+        p: u8,
+    },
+}
+
+#[derive(Debug)]
+struct SumPool {
+    window: Window,
+    kind: Kind,
+}
+
+fn read_lp(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let p = r.int("p", 2)?;
+    let known = u8::try_from(p).ok().filter(|p| (1..=8).contains(p));
+    let p = known.ok_or_else(|| r.unsupported("p", p, "1 to 8"))?;
+    Ok(Arc::new(SumPool { window: Window::read(r)?, kind: Kind::Lp { p } }))
+}
+
+impl SumPool {
+    fn plane(&self, axes: &[super::window::Axis; 3], x: &[f32], y: &mut [f32]) {
+        let [d, h, w] = axes;
+        let columns: Vec<Vec<usize>> = (0..w.output).map(|o| w.taps(o).collect()).collect();
+        for (o, y) in y.iter_mut().enumerate() {
+            let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
+            let mut total = 0.0f32;
+            let mut inside = 0;
+            for pd in d.taps(od) {
+                for ph in h.taps(oh) {
+                    let row = &x[(pd * h.input + ph) * w.input..][..w.input];
+                    inside += columns[ow].len();
+                    match self.kind {
+                        Kind::Average { .. } => columns[ow].iter().for_each(|p| total += row[*p]),
+                        Kind::Lp { p: power } => {
+                            columns[ow].iter().for_each(|p| total += row[*p].abs().powi(i32::from(power)));
+                        }
+                    }
+                }
+            }
+            *y = match self.kind {
+                Kind::Average { padded } => {
+                    let all = d.padded_taps(od) * h.padded_taps(oh) * w.padded_taps(ow);
+                    let counted = if padded { all } else { inside };
+                    #[allow(clippy::cast_precision_loss, reason = "a window has fewer than 2^24 taps")]
+                    let counted = counted.max(1) as f32;
+                    total / counted
+                }
+                Kind::Lp { p: 1 } => total,
+                Kind::Lp { p: 2 } => total.sqrt(),
+                Kind::Lp { p } => total.powf(1.0 / f32::from(p)),
+            };
+        }
+    }
+}
+
+impl Op for SumPool {
+    fn def(&self) -> &'static OpDef {
+        match self.kind {
+            Kind::Average { .. } => &AVERAGE,
+            Kind::Lp { .. } => &LP,
+        }
+    }
+
+    fn attrs(&self) -> Attrs {
+        match self.kind {
+            Kind::Average { padded } => self.window.attrs().int("count_include_pad", i64::from(padded)),
+            Kind::Lp { p } => self.window.attrs().int("p", i64::from(p)),
+        }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 1, 1, "1")?;
+        check::f32(inputs, 0)?;
+        let out = TensorType { dtype: inputs[0].dtype, shape: self.window.infer(inputs)? };
+        check::size(&out)?;
+        Ok(vec![out])
+    }
+
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let x = &inputs[0];
+        let shape = self.infer(&[x.ty()])?.remove(0).dims().expect("concrete inputs give concrete outputs");
+        let mut y = cx.take(shape.iter().product());
+        let axes = self.window.axes(x.shape()).expect("checked by infer");
+        let pixels = |f: fn(&super::window::Axis) -> usize| axes.iter().map(f).product::<usize>();
+        let planes = y.par_chunks_mut(pixels(|a| a.output)).zip(x.f32s().par_chunks(pixels(|a| a.input)));
+        planes.for_each(|(y, x)| self.plane(&axes, x, y));
+        Ok(vec![Tensor::from_f32(shape, y)])
+    }
+
+    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Exact { inputs: vec![Layout::ChannelsLast], outputs: vec![Layout::ChannelsLast] }
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        let (x, y) = (&io.inputs[0], &io.outputs[0]);
+        if y.is_empty() {
+            return Ok(Lowering::run([]));
+        }
+        let axes = self.window.axes(&x.shape).ok_or_else(|| OpError::shape(0, "one that fits", &x.ty()))?;
+        let n4 = y.place().len() / 4;
+        let (padded, p) = match self.kind {
+            Kind::Average { padded } => (u32::from(padded), 1),
+            Kind::Lp { p } => (0, u32::from(p)),
+        };
+        let c4 = u32(x.shape[1].div_ceil(4));
+        let params = Params { window: WindowParams::new(&axes), n4: u32(n4), c4, padded, p };
+        let bind = [Operand::Input(0), Operand::Output(0)];
+        Ok(Lowering::run([Dispatch::new(self.def().kernels[0], &params, bind, flat_grid(n4))]))
+    }
+}

@@ -1,0 +1,203 @@
+//! `MaxPool`.
+
+use super::window::{Window, WindowParams};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::op::check;
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::tensor::{DType, Data, Tensor, TensorType};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `max_pool.wgsl`.
+    struct Params { window: WindowParams, n4: u32, c4: u32, c: u32, lowest: u32 }
+}
+
+crate::params! {
+    /// `Params` of `max_pool_indices.wgsl`.
+    struct IndexParams { window: WindowParams, step: [u32; 4], n4: u32, c4: u32, c: u32, lowest: u32 }
+}
+
+macro_rules! kernel {
+    ($name:literal, $params:ty, $dtype:literal, $main:literal) => {
+        crate::kernel!($name, $params, ["shared/grid.wgsl", "shared/pool_window.wgsl", $dtype, $main])
+    };
+}
+
+static FLOAT: Kernel = kernel!("max_pool", Params, "pool/f32.wgsl", "max_pool.wgsl");
+static INT: Kernel = kernel!("max_pool_i32", Params, "pool/i32.wgsl", "max_pool.wgsl");
+static FLOAT_INDICES: Kernel =
+    kernel!("max_pool_indices", IndexParams, "pool/f32.wgsl", "max_pool_indices.wgsl");
+static INT_INDICES: Kernel =
+    kernel!("max_pool_indices_i32", IndexParams, "pool/i32.wgsl", "max_pool_indices.wgsl");
+
+pub(in crate::ops) static DEF: OpDef = OpDef {
+    name: "MaxPool",
+    onnx: &["MaxPool"],
+    read,
+    kernels: &[&FLOAT, &INT, &FLOAT_INDICES, &INT_INDICES],
+    samples: super::samples::max,
+};
+
+#[derive(Debug)]
+struct MaxPool {
+    window: Window,
+    indices: bool,
+    /// Indices count an image's axes from the first, not from the last.
+    column_major: bool,
+}
+
+fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let indices = r.own_int("indices", i64::from(r.outputs() > 1))? != 0;
+    let column_major = r.flag("storage_order", false)?;
+    Ok(Arc::new(MaxPool { window: Window::read(r)?, indices, column_major }))
+}
+
+impl MaxPool {
+    /// Steps of depth, height and width in an index.
+    fn steps(&self, shape: &[usize]) -> [usize; 3] {
+        let spatial = &shape[2..];
+        let mut own = crate::tensor::strides(spatial);
+        if self.column_major {
+            let reversed: Vec<usize> = spatial.iter().rev().copied().collect();
+            own = crate::tensor::strides(&reversed).into_iter().rev().collect();
+        }
+        let mut out = [0; 3];
+        out[3 - own.len()..].copy_from_slice(&own);
+        out
+    }
+
+    /// Largest elements and their indices; `indices` is left empty where nobody asked.
+    fn pool<T: Copy + PartialOrd + Default + Send + Sync>(
+        &self,
+        shape: &[usize],
+        x: &[T],
+        y: &mut [T],
+        indices: &mut [i32],
+        lowest: T,
+    ) {
+        let [d, h, w] = self.window.axes(shape).expect("checked by infer");
+        let [step_d, step_h, step_w] = self.steps(shape);
+        let (pixels_in, pixels_out) = (d.input * h.input * w.input, d.output * h.output * w.output);
+        let plane = |n: usize, y: &mut [T], indices: &mut [i32]| {
+            let x = &x[n * pixels_in..][..pixels_in];
+            let columns: Vec<Vec<usize>> = (0..w.output).map(|o| w.taps(o).collect()).collect();
+            for (o, y) in y.iter_mut().enumerate() {
+                let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
+                let mut best = (lowest, -1);
+                for pd in d.taps(od) {
+                    for ph in h.taps(oh) {
+                        for &pw in &columns[ow] {
+                            let v = x[(pd * h.input + ph) * w.input + pw];
+                            if v > best.0 {
+                                let at = n * pixels_in + pd * step_d + ph * step_h + pw * step_w;
+                                best = (v, i32::try_from(at).unwrap_or(i32::MAX));
+                            }
+                        }
+                    }
+                }
+                *y = best.0;
+                if let Some(i) = indices.get_mut(o) {
+                    *i = best.1;
+                }
+            }
+        };
+        let planes = y.par_chunks_mut(pixels_out).enumerate();
+        if self.indices {
+            planes.zip(indices.par_chunks_mut(pixels_out)).for_each(|((n, y), i)| plane(n, y, i));
+        } else {
+            planes.for_each(|(n, y)| plane(n, y, &mut []));
+        }
+    }
+}
+
+impl Op for MaxPool {
+    fn def(&self) -> &'static OpDef {
+        &DEF
+    }
+
+    fn attrs(&self) -> Attrs {
+        let attrs = self.window.attrs().int("storage_order", i64::from(self.column_major));
+        attrs.int("indices", i64::from(self.indices))
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 1, 1, "1")?;
+        let dtype = inputs[0].dtype;
+        if !matches!(dtype, DType::F32 | DType::I8 | DType::U8) {
+            return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: dtype });
+        }
+        let out = TensorType { dtype, shape: self.window.infer(inputs)? };
+        check::size(&out)?;
+        let indices = TensorType { dtype: DType::I32, shape: out.shape.clone() };
+        Ok(if self.indices { vec![out, indices] } else { vec![out] })
+    }
+
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let x = &inputs[0];
+        let shape = self.infer(&[x.ty()])?[0].dims().expect("concrete inputs give concrete outputs");
+        let n: usize = shape.iter().product();
+        let mut at = vec![0; if self.indices { n } else { 0 }];
+        let y = match x.data() {
+            Data::F32(v) => {
+                let mut y = cx.take(n);
+                self.pool(x.shape(), v, &mut y, &mut at, f32::NEG_INFINITY);
+                Tensor::from_f32(shape.clone(), y)
+            }
+            Data::I8(v) => {
+                let mut y = vec![0; n];
+                self.pool(x.shape(), v, &mut y, &mut at, i8::MIN);
+                Tensor::from_i8(shape.clone(), y)
+            }
+            Data::U8(v) => {
+                let mut y = vec![0; n];
+                self.pool(x.shape(), v, &mut y, &mut at, u8::MIN);
+                Tensor::from_u8(shape.clone(), y)
+            }
+            Data::I32(_) | Data::Bool(_) => {
+                return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: x.dtype() });
+            }
+        };
+        Ok(if self.indices { vec![y, Tensor::from_i32(shape, at)] } else { vec![y] })
+    }
+
+    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
+        let outputs = vec![Layout::ChannelsLast; 1 + usize::from(self.indices)];
+        Layouts::Exact { inputs: vec![Layout::ChannelsLast], outputs }
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        let (x, y) = (&io.inputs[0], &io.outputs[0]);
+        if y.is_empty() {
+            return Ok(Lowering::run([]));
+        }
+        let axes = self.window.axes(&x.shape).ok_or_else(|| OpError::shape(0, "one that fits", &x.ty()))?;
+        let window = WindowParams::new(&axes);
+        let n4 = y.place().len() / 4;
+        let c = x.shape[1];
+        let (c4, lowest) = (u32(c.div_ceil(4)), lowest(x.dtype));
+        let dispatch = if self.indices {
+            let mut step = [0; 4];
+            self.steps(&x.shape).iter().zip(&mut step).for_each(|(s, p)| *p = u32(*s));
+            let params = IndexParams { window, step, n4: u32(n4), c4, c: u32(c), lowest };
+            let kernel = if x.dtype == DType::F32 { &FLOAT_INDICES } else { &INT_INDICES };
+            let bind = [Operand::Input(0), Operand::Output(0), Operand::Output(1)];
+            Dispatch::new(kernel, &params, bind, flat_grid(n4))
+        } else {
+            let params = Params { window, n4: u32(n4), c4, c: u32(c), lowest };
+            let kernel = if x.dtype == DType::F32 { &FLOAT } else { &INT };
+            Dispatch::new(kernel, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4))
+        };
+        Ok(Lowering::run([dispatch]))
+    }
+}
+
+/// Bits of the word that stands below every element.
+fn lowest(dtype: DType) -> u32 {
+    match dtype {
+        DType::I8 => i32::from(i8::MIN).cast_unsigned(),
+        DType::U8 | DType::Bool => 0,
+        DType::I32 => i32::MIN.cast_unsigned(),
+        DType::F32 => f32::NEG_INFINITY.to_bits(),
+    }
+}
