@@ -4,7 +4,7 @@
 //! `y = (x - mean) * inv * scale + bias`, `inv = 1 / sqrt(variance + epsilon)`; the variance is taken around the mean.
 
 use super::rows::{RowParams, Rows, map, sum};
-use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, u32};
+use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
 use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
@@ -16,6 +16,11 @@ crate::params! {
     struct Params { rows: RowParams, epsilon: f32, floor: f32, period: u32, per_row: u32, run: u32 }
 }
 
+crate::params! {
+    /// `Params` of `row_statistics.wgsl`.
+    struct StatisticsParams { rows: RowParams, epsilon: f32 }
+}
+
 macro_rules! kernel {
     ($file:literal) => {
         crate::kernel!($file, Params, ["shared/rows.wgsl", "shared/row_sum.wgsl", $file, "normalize.wgsl"])
@@ -25,6 +30,11 @@ macro_rules! kernel {
 static PLAIN: Kernel = kernel!("normalize/plain.wgsl");
 static SCALE: Kernel = kernel!("normalize/scale.wgsl");
 static SCALE_BIAS: Kernel = kernel!("normalize/scale_bias.wgsl");
+static STATISTICS: Kernel = crate::kernel!(
+    "row_statistics",
+    StatisticsParams,
+    ["shared/rows.wgsl", "shared/row_sum.wgsl", "row_statistics.wgsl"]
+);
 
 macro_rules! definition {
     ($id:ident, $name:literal, $read:ident, $samples:ident, [$($kernel:ident),+]) => {
@@ -37,7 +47,7 @@ macro_rules! definition {
     };
 }
 
-definition!(layer, "LayerNormalization", read_layer, samples_layer, [SCALE, SCALE_BIAS]);
+definition!(layer, "LayerNormalization", read_layer, samples_layer, [SCALE, SCALE_BIAS, STATISTICS]);
 definition!(instance, "InstanceNormalization", read_instance, samples_instance, [SCALE_BIAS]);
 definition!(group, "GroupNormalization", read_group, samples_group, [SCALE_BIAS]);
 definition!(mean_variance, "MeanVarianceNormalization", read_mean_variance, samples_mean_variance, [PLAIN]);
@@ -277,11 +287,8 @@ impl Op for Normalize {
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
-        if let Kind::Layer { statistics: true, .. } = self.kind {
-            return Err(OpError::NoKernel { reason: "mean and inverse deviation are outputs" });
-        }
         let x = &io.inputs[0];
-        if x.is_empty() {
+        if io.outputs.iter().all(View::is_empty) {
             return Ok(Lowering::run([]));
         }
         let plan = self.plan(&x.shape, &x.place().strides)?;
@@ -292,7 +299,13 @@ impl Op for Normalize {
         let kernel = [&PLAIN, &SCALE, &SCALE_BIAS][io.inputs.len() - 1];
         let mut bind = vec![Operand::Input(0), Operand::Output(0)];
         bind.extend((1..io.inputs.len()).map(Operand::Input));
-        Ok(Lowering::run([plan.rows.dispatch(kernel, &params, bind)]))
+        let mut dispatches = vec![plan.rows.dispatch(kernel, &params, bind)];
+        if let Kind::Layer { statistics: true, .. } = self.kind {
+            let bind = [Operand::Input(0), Operand::Output(1), Operand::Output(2)];
+            let params = StatisticsParams { rows, epsilon };
+            dispatches.push(plan.rows.dispatch(&STATISTICS, &params, bind));
+        }
+        Ok(Lowering::run(dispatches))
     }
 }
 
