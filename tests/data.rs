@@ -557,3 +557,55 @@ fn every_shared_image_is_read() {
     println!("{:.0} images/s on 2 threads", loader.frames() as f64 / start.elapsed().as_secs_f64());
     assert_eq!((loader.frames(), loader.skipped()), (1000, [].as_slice()));
 }
+
+#[test]
+fn the_example_data_sets_open_and_fit_their_models() {
+    let Some(shared) = shared() else { return };
+    let graph = |model: &str| match model {
+        "bev_grid" => vec![input("image", &[3, 64, 96]), input("l2i", &[3, 4])],
+        "mobilenetv1_025_vww" => vec![input("input", &[3, 96, 96])],
+        "resnet8_cifar10" | "vit_cifar10" => vec![input("input", &[3, 32, 32])],
+        "squeezenet11_imagenet" => vec![input("data", &[3, 227, 227])],
+        "ultraface_rfb320" | "ultraface_rfb320_pp_opset9" => vec![input("input", &[3, 240, 320])],
+        other => panic!("no model {other}"),
+    };
+    let sizes = [
+        ("bev_grid", 300, 64),
+        ("mobilenetv1_025_vww", 128, 64),
+        ("resnet8_cifar10", 3000, 200),
+        ("squeezenet11_imagenet", 1000, 64),
+        ("ultraface_rfb320", 90, 30),
+        ("ultraface_rfb320_pp_opset9", 90, 30),
+        ("vit_cifar10", 3000, 200),
+    ];
+    let folder = folder();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/datasets");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&examples).expect("lists").map(|e| e.expect("lists").path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 2 * sizes.len());
+    for file in files {
+        let stem = file.file_stem().expect("has a name").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&file).expect("reads");
+        let text = text.replace("../../../shared/data", &shared.display().to_string());
+        let set = Dataset::open(&write(folder.path(), "set.toml", text)).expect("opens");
+        let model = stem.trim_end_matches(".calib");
+        let (_, eval, calib) = sizes.iter().find(|(name, ..)| *name == model).expect("a known model");
+        assert_eq!(set.len(), if model == stem { *eval } else { *calib }, "{stem}");
+        let batch = loader(&set.limit(2), &graph(model), 2, 1).expect("starts").next().expect("one");
+        assert_eq!(batch.expect("reads").frames(), 2, "{stem}");
+    }
+}
+
+#[test]
+fn the_bundled_digits_open() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/quickstart");
+    for (name, count) in [("calib.toml", 200), ("eval.toml", 797)] {
+        let set = Dataset::open(&folder.join(name)).expect("opens");
+        assert_eq!(set.labels().map(<[_]>::len), Some(set.len()));
+        assert_eq!(set.len(), count);
+        let batch = loader(&set, &vec![input("image", &[1, 8, 8])], 5, 1).expect("starts").next();
+        let values = batch.expect("one").expect("reads");
+        assert!(values.inputs[0].f32s().iter().all(|v| (0.0..=1.0).contains(v)));
+    }
+}

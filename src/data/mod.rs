@@ -1,5 +1,6 @@
 //! Data sets: where frames and labels come from, how they become a graph's inputs, and what is measured on the outputs.
 
+mod bind;
 pub mod config;
 mod dataset;
 pub mod dump;
@@ -12,7 +13,8 @@ mod preprocess;
 pub mod scorer;
 mod source;
 
-pub use dataset::{BoundDataset, BoundInput, Dataset};
+pub use bind::{BoundDataset, BoundInput};
+pub use dataset::Dataset;
 pub use loader::{Batch, Loader, LoaderOptions, Skip};
 pub use npy::{Array, Element, write as write_npy};
 pub use npz::arrays as npz_arrays;
