@@ -14,13 +14,23 @@ mod gemm_cpu;
 mod identity;
 mod matmul;
 mod product;
+mod gather;
+mod gather_elements;
+mod gemm_cpu;
+mod grid_sample;
+mod lookup;
+mod pad;
 mod reduce;
+mod resample;
 mod reshape;
+mod resize;
 mod rows;
+mod scatter;
 mod slice;
 mod softmax;
 mod split;
 mod strided;
+mod tile;
 mod transpose;
 mod unary;
 
@@ -57,12 +67,16 @@ pub static OPS: &[&OpDef] = &[
     &expand::DEF,
     &fill::DEF,
     &unary::floor::DEF,
+    &gather::GATHER,
+    &gather_elements::DEF,
+    &gather::GATHER_ND,
     &unary::gelu::DEF,
     &gemm::DEF,
     &reduce::global_average_pool::DEF,
     &reduce::global_max_pool::DEF,
     &binary::greater::DEF,
     &binary::greater_or_equal::DEF,
+    &grid_sample::DEF,
     &unary::hard_sigmoid::DEF,
     &unary::hard_swish::DEF,
     &identity::DEF,
@@ -85,6 +99,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::or::DEF,
     &binary::prelu::DEF,
     &binary::pow::DEF,
+    &pad::DEF,
     &unary::quick_gelu::DEF,
     &unary::reciprocal::DEF,
     &reduce::l1::DEF,
@@ -99,7 +114,10 @@ pub static OPS: &[&OpDef] = &[
     &reduce::sum_square::DEF,
     &unary::relu::DEF,
     &reshape::DEF,
+    &resize::DEF,
     &unary::round::DEF,
+    &scatter::ELEMENTS,
+    &scatter::ND,
     &unary::selu::DEF,
     &unary::shrink::DEF,
     &unary::sigmoid::DEF,
@@ -118,6 +136,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::tan::DEF,
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,
+    &tile::DEF,
     &transpose::DEF,
     &binary::xor::DEF,
 ];
