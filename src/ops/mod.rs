@@ -9,17 +9,16 @@ mod depth_space;
 mod element;
 mod expand;
 mod fill;
-mod gemm;
-mod gemm_cpu;
-mod identity;
-mod matmul;
-mod product;
 mod gather;
 mod gather_elements;
+mod gemm;
 mod gemm_cpu;
 mod grid_sample;
+mod identity;
 mod lookup;
+mod matmul;
 mod pad;
+mod product;
 mod reduce;
 mod resample;
 mod reshape;
@@ -98,8 +97,8 @@ pub static OPS: &[&OpDef] = &[
     &unary::not::DEF,
     &binary::or::DEF,
     &binary::prelu::DEF,
-    &binary::pow::DEF,
     &pad::DEF,
+    &binary::pow::DEF,
     &unary::quick_gelu::DEF,
     &unary::reciprocal::DEF,
     &reduce::l1::DEF,
