@@ -4,11 +4,28 @@ use crate::graph::{OpError, Scratch};
 use crate::tensor::{DType, Tensor};
 
 /// What a movement may know of an element.
-pub(crate) trait Element: Copy + Send + Sync + 'static {}
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// The constant that is `float` for f32 and `int` for every other type.
+    fn constant(float: f32, int: i32) -> Self;
+}
 
-impl Element for f32 {}
-impl Element for i32 {}
-impl Element for u8 {}
+impl Element for f32 {
+    fn constant(float: f32, _int: i32) -> f32 {
+        float
+    }
+}
+
+impl Element for i32 {
+    fn constant(_float: f32, int: i32) -> i32 {
+        int
+    }
+}
+
+impl Element for u8 {
+    fn constant(_float: f32, int: i32) -> u8 {
+        int.to_le_bytes()[0]
+    }
+}
 
 /// A function that moves elements without computing with them.
 pub(crate) trait Movement {

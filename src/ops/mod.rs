@@ -10,20 +10,29 @@ mod depth_space;
 mod element;
 mod expand;
 mod fill;
+mod gather;
+mod gather_elements;
 mod gemm;
 mod gemm_cpu;
+mod grid_sample;
 mod identity;
+mod lookup;
 mod matmul;
+mod pad;
 mod product;
 mod normalize;
 mod pool;
 mod reduce;
+mod resample;
 mod reshape;
+mod resize;
 mod rows;
+mod scatter;
 mod slice;
 mod softmax;
 mod split;
 mod strided;
+mod tile;
 mod transpose;
 mod unary;
 
@@ -62,12 +71,16 @@ pub static OPS: &[&OpDef] = &[
     &expand::DEF,
     &fill::DEF,
     &unary::floor::DEF,
+    &gather::GATHER,
+    &gather_elements::DEF,
+    &gather::GATHER_ND,
     &unary::gelu::DEF,
     &gemm::DEF,
     &reduce::global_average_pool::DEF,
     &reduce::global_max_pool::DEF,
     &binary::greater::DEF,
     &binary::greater_or_equal::DEF,
+    &grid_sample::DEF,
     &unary::hard_sigmoid::DEF,
     &unary::hard_swish::DEF,
     &identity::DEF,
@@ -97,6 +110,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::not::DEF,
     &binary::or::DEF,
     &binary::prelu::DEF,
+    &pad::DEF,
     &binary::pow::DEF,
     &unary::quick_gelu::DEF,
     &unary::reciprocal::DEF,
@@ -112,7 +126,10 @@ pub static OPS: &[&OpDef] = &[
     &reduce::sum_square::DEF,
     &unary::relu::DEF,
     &reshape::DEF,
+    &resize::DEF,
     &unary::round::DEF,
+    &scatter::ELEMENTS,
+    &scatter::ND,
     &unary::selu::DEF,
     &unary::shrink::DEF,
     &unary::sigmoid::DEF,
@@ -131,6 +148,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::tan::DEF,
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,
+    &tile::DEF,
     &transpose::DEF,
     &binary::xor::DEF,
 ];
