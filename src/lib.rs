@@ -1,7 +1,10 @@
 //! A GPU engine for quantized models whose integer results are the same bits on every device.
 
+pub mod analysis;
 pub mod atomic;
+pub mod cli;
 pub mod data;
+pub mod error;
 pub mod exec;
 pub mod gpu;
 pub mod graph;

@@ -1,3 +1,7 @@
 //! The `samebit` command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    samebit::cli::main()
+}

@@ -11,6 +11,7 @@ mod npz;
 pub mod picture;
 mod preprocess;
 pub mod scorer;
+mod single;
 mod source;
 
 pub use bind::{BoundDataset, BoundInput};
@@ -19,6 +20,7 @@ pub use loader::{Batch, Loader, LoaderOptions, Skip};
 pub use npy::{Array, Element, write as write_npy};
 pub use npz::arrays as npz_arrays;
 pub use preprocess::ChannelTables;
+pub use single::read_input;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,3 @@
+//! What is measured of models: their accuracy, and how far they agree.
+
+pub mod eval;

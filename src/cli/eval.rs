@@ -1,0 +1,205 @@
+//! `samebit eval`: models on a data set, side by side.
+
+use super::{Common, Outcome, number, show};
+use crate::analysis::eval::{Candidate, EvalOptions, EvalReport, ModelReport, eval};
+use crate::data::Dataset;
+use crate::error::Error;
+use crate::gpu::Device;
+use crate::onnx::{ImportOptions, load_model};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// ONNX models or graph files; the first is what the others are compared with
+    #[arg(required = true)]
+    model: Vec<PathBuf>,
+    /// Data set: a TOML file, a folder of images, or an npy
+    #[arg(long, value_name = "DATA")]
+    data: PathBuf,
+    /// Use the first N samples only
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Frames that run together (default: chosen from the model and the device)
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Tensor to score, any of the graph (default: the first output)
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// Command that scores the outputs: it gets a folder of npy files and prints a JSON object of numbers
+    #[arg(long, value_name = "CMD")]
+    scorer: Option<String>,
+    /// Frames that cannot be read do not make the exit code 1
+    #[arg(long)]
+    allow_skips: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
+    if args.batch == Some(0) || args.limit == Some(0) {
+        return Err(Error::Usage("--batch and --limit must be at least 1".into()));
+    }
+    let mut data = Dataset::open(&args.data)?;
+    if let Some(n) = args.limit {
+        data = data.limit(n);
+    }
+    let candidates = args.model.iter().map(|path| {
+        let graph = load_model(path, &ImportOptions::default())
+            .map_err(|source| Error::Model { path: path.clone(), source: Box::new(source) })?;
+        Ok(Candidate { label: path.display().to_string(), graph })
+    });
+    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
+    let device = Device::open(&args.common.device)?;
+    if !args.common.quiet {
+        show::remark(&format!("{} samples of {}, on {device}", data.len(), data.name()));
+    }
+    let options = EvalOptions { batch: args.batch, output: args.output.clone(), scorer: args.scorer.clone() };
+    let mut progress = show::Progress::new(args.common.quiet, "eval", data.len());
+    let report = eval(candidates, &device, &data, &options, Vec::new, |done| progress.set(done))?;
+    drop(progress);
+    print(&report, args.common.quiet);
+    let json = json!({
+        "device": device.to_string(),
+        "dispatches": report.models.iter().map(|m| m.dispatches).sum::<u64>(),
+        "cpu_ops": report.models.iter().map(|m| super::cpu_ops(&m.cpu_ops)).collect::<Vec<_>>().concat_values(),
+        "data": data.name(),
+        "samples": data.len(),
+        "seconds": report.elapsed.as_secs_f64(),
+        "models": models_json(&report),
+        "skipped": report.skipped.iter()
+            .map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect::<Vec<_>>(),
+    });
+    Ok(Outcome { json, not_good: !report.skipped.is_empty() && !args.allow_skips })
+}
+
+trait ConcatValues {
+    fn concat_values(self) -> Value;
+}
+
+impl ConcatValues for Vec<Value> {
+    /// The elements of lists in one list.
+    fn concat_values(self) -> Value {
+        self.into_iter().filter_map(|v| v.as_array().cloned()).flatten().collect()
+    }
+}
+
+/// Tables of metrics and agreement, then what needs attention.
+pub(super) fn print(report: &EvalReport, quiet: bool) {
+    let first = &report.models[0];
+    let mut header = vec!["model".to_owned(), "stage".to_owned(), "frames".to_owned(), "frames/s".to_owned()];
+    header.extend(first.metrics.iter().map(|(name, _)| name.clone()));
+    if report.models.len() > 1 {
+        header.push("ratio".to_owned());
+    }
+    let rows: Vec<Vec<String>> = report.models.iter().map(|m| metrics_row(m, first, report)).collect();
+    show::line(&show::table(&header, &rows));
+    let header = ["model", "output", "arg-max equal", "cosine", "SQNR dB", "max |diff|"].map(str::to_owned);
+    let mut rows = Vec::new();
+    for m in &report.models[1..] {
+        for (output, a) in &m.agreement {
+            rows.push(vec![
+                m.label.clone(),
+                output.clone(),
+                format!("{:.2} %", 100.0 * a.argmax),
+                format!("{:.9}", a.cosine),
+                format!("{:.2}", a.sqnr_db),
+                format!("{:.3e}", a.max_abs),
+            ]);
+        }
+    }
+    if !rows.is_empty() {
+        show::line(&format!("agreement with {}:", first.label));
+        show::line(&show::table(&header, &rows));
+    }
+    for m in &report.models[1..] {
+        if let Some((name, ratio)) = ratio(m, first) {
+            show::line(&format!("{}: {:.4} of the first model's {name}: {}", m.label, ratio, verdict(ratio)));
+        }
+    }
+    for s in &report.skipped {
+        show::remark(&format!("skipped {}: {}", s.sample, s.reason));
+    }
+    if !report.skipped.is_empty() {
+        let n = report.skipped.len();
+        show::remark(&format!("{n} samples could not be read (--allow-skips accepts that)"));
+    }
+    if !quiet {
+        for m in &report.models {
+            for w in &m.warnings {
+                show::remark(&format!("{}: {w}", m.label));
+            }
+            for (node, reason) in &m.cpu_ops {
+                show::remark(&format!("{}: {node} ran on the CPU: {reason}", m.label));
+            }
+        }
+    }
+}
+
+fn metrics_row(m: &ModelReport, first: &ModelReport, report: &EvalReport) -> Vec<String> {
+    let mut row = vec![m.label.clone(), m.stage.to_owned(), m.frames.to_string(), format!("{:.1}", m.rate())];
+    for (name, _) in &first.metrics {
+        let v = m.metrics.iter().find(|(n, _)| n == name);
+        row.push(v.map_or("-".to_owned(), |(_, v)| format!("{v:.4}")));
+    }
+    if report.models.len() > 1 {
+        row.push(ratio(m, first).map_or("-".to_owned(), |(_, r)| format!("{r:.4}")));
+    }
+    row
+}
+
+/// The first metric's name and its ratio to the first model's.
+fn ratio<'a>(m: &'a ModelReport, first: &ModelReport) -> Option<(&'a str, f64)> {
+    let (name, base) = first.metrics.first()?;
+    let (own, value) = m.metrics.iter().find(|(n, _)| n == name)?;
+    (*base != 0.0).then(|| (own.as_str(), value / base))
+}
+
+/// What the acceptance rules say of a ratio to the float model.
+fn verdict(ratio: f64) -> &'static str {
+    if ratio >= 0.99 {
+        "accepted (at least 0.99)"
+    } else if ratio > 0.95 {
+        "below 0.99: raise the most sensitive layers, or train with frozen scales"
+    } else if ratio >= 0.8 {
+        "below 0.95: tune observers and data types"
+    } else {
+        "below 0.8: look for a fault first"
+    }
+}
+
+fn models_json(report: &EvalReport) -> Vec<Value> {
+    let first = &report.models[0];
+    let describe = |m: &ModelReport| {
+        let metrics: Map<String, Value> = m.metrics.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
+        let agreement: Map<String, Value> = m
+            .agreement
+            .iter()
+            .map(|(output, a)| {
+                let v = json!({
+                    "argmax": number(a.argmax),
+                    "cosine": number(a.cosine),
+                    "sqnr_db": number(a.sqnr_db),
+                    "max_abs": number(a.max_abs),
+                });
+                (output.clone(), v)
+            })
+            .collect();
+        let ratio = ratio(m, first).map(|(_, r)| r);
+        json!({
+            "path": m.label,
+            "stage": m.stage,
+            "state": Value::Null,
+            "frames": m.frames,
+            "seconds": m.busy.as_secs_f64(),
+            "images_per_second": number(m.rate()),
+            "metrics": metrics,
+            "agreement": agreement,
+            "ratio": ratio.map(number),
+            "verdict": ratio.map(verdict),
+            "warnings": m.warnings,
+        })
+    };
+    report.models.iter().map(describe).collect()
+}

@@ -1,0 +1,89 @@
+//! `samebit import`: an ONNX model into a graph file.
+
+use super::{Common, Outcome, show};
+use crate::error::Error;
+use crate::graph::{Graph, ValueId, file};
+use crate::onnx::{self, ImportOptions};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// ONNX model, opset 9 to 21
+    model: PathBuf,
+    /// Graph file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    pub(super) cut: CutArgs,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Which part of an ONNX model is taken, and the sizes that it leaves open.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct CutArgs {
+    /// Cut the graph at these tensors: they become its inputs, what lies before them is left out
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    inputs: Vec<String>,
+    /// Cut the graph at these tensors: they become its outputs, what lies behind them is left out
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    outputs: Vec<String>,
+    /// Shape of an input whose dimensions the model leaves open: image=Nx3x224x224, N is the batch
+    #[arg(long, value_name = "NAME=DxDx..")]
+    shape: Vec<String>,
+}
+
+impl CutArgs {
+    /// As the importer takes it.
+    pub(super) fn options(&self) -> Result<ImportOptions, Error> {
+        let shapes = self
+            .shape
+            .iter()
+            .map(|s| onnx::parse_shape(s).map_err(|e| Error::Usage(format!("--shape: {e}"))));
+        Ok(ImportOptions {
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            shapes: shapes.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
+    let options = args.cut.options()?;
+    let graph = onnx::import(&args.model, &options)
+        .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
+    file::save(&graph, &args.output)
+        .map_err(|source| Error::Save { path: args.output.clone(), source: Box::new(source) })?;
+    if !args.common.quiet {
+        let ops: Vec<String> = graph.op_counts().iter().map(|(k, v)| format!("{k} {v}")).collect();
+        show::line(&format!("{}: {} nodes ({})", args.output.display(), graph.nodes().len(), ops.join(", ")));
+        for (what, ids) in [("input", &graph.inputs), ("output", &graph.outputs)] {
+            for id in ids {
+                let v = graph.value(*id);
+                show::line(&format!("  {what} {}: {}", v.name, v.ty));
+            }
+        }
+    }
+    Ok(Outcome::fine(summary(&graph)))
+}
+
+/// The JSON of a graph's outside.
+pub(super) fn summary(graph: &Graph) -> serde_json::Value {
+    let values = |ids: &[ValueId]| -> Vec<serde_json::Value> {
+        let describe = |id: &ValueId| {
+            let v = graph.value(*id);
+            let shape: Vec<String> = v.ty.shape.iter().map(ToString::to_string).collect();
+            json!({ "name": v.name, "dtype": v.ty.dtype.name(), "shape": shape })
+        };
+        ids.iter().map(describe).collect()
+    };
+    json!({
+        "stage": graph.stage.name(),
+        "nodes": graph.nodes().len(),
+        "ops": graph.op_counts(),
+        "inputs": values(&graph.inputs),
+        "outputs": values(&graph.outputs),
+    })
+}

@@ -1,0 +1,144 @@
+//! The command line: one file per subcommand, each a thin layer over a library call.
+
+mod devices;
+mod eval;
+mod import;
+mod print;
+mod quickstart;
+mod run;
+mod show;
+
+use crate::error::Error;
+use crate::gpu::Choice;
+use clap::{Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// GPU engine for quantized models: the same bits on every device.
+#[derive(Debug, Parser)]
+#[command(name = "samebit", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 fine, 1 the answer is \"not good\", 2 an error.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// Where to run: auto (a hardware GPU, else the CPU), cpu, gpu, gpu:N or gpu:NAME (see `samebit devices`)
+    #[arg(long, default_value = "auto", global = true, value_name = "DEVICE")]
+    device: Choice,
+    /// Write the whole result as JSON to this file; - is standard output
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print results only: no progress, no remarks
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// CPU threads to use (default: all)
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List adapters, drivers, features and limits, and what `auto` would take
+    Devices(devices::DevicesArgs),
+    /// Turn an ONNX model into a graph file
+    Import(import::ImportArgs),
+    /// Print a model as text with stable ids
+    Print(print::PrintArgs),
+    /// Measure models on a data set, side by side
+    Eval(eval::EvalArgs),
+    /// Run a model once and write its outputs
+    Run(run::RunArgs),
+    /// The whole pipeline on the bundled model and data: no download, no GPU needed
+    Quickstart(quickstart::QuickstartArgs),
+}
+
+/// What a command found.
+struct Outcome {
+    /// The whole result.
+    json: serde_json::Value,
+    /// Whether the answer is "not good" (exit code 1).
+    not_good: bool,
+}
+
+impl Outcome {
+    fn fine(json: serde_json::Value) -> Outcome {
+        Outcome { json, not_good: false }
+    }
+}
+
+/// Parses the arguments, runs the command, prints an error once, and says how the process should end.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (common, result) = dispatch(cli.command);
+    let json = common.json.as_deref();
+    let (json_value, code) = match result {
+        Ok(outcome) => (outcome.json, u8::from(outcome.not_good)),
+        Err(e) => {
+            eprintln!("error: {e}");
+            (serde_json::json!({ "error": e.to_string() }), 2)
+        }
+    };
+    match json.map_or(Ok(()), |path| write_json(path, &json_value)) {
+        Ok(()) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
+    match command {
+        Command::Devices(a) => (a.common.clone(), with_threads(&a.common, || devices::run(&a))),
+        Command::Import(a) => (a.common.clone(), with_threads(&a.common, || import::run(&a))),
+        Command::Print(a) => (a.common.clone(), with_threads(&a.common, || print::run(&a))),
+        Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),
+        Command::Run(a) => (a.common.clone(), with_threads(&a.common, || run::run(&a))),
+        Command::Quickstart(a) => (a.common.clone(), with_threads(&a.common, || quickstart::run(&a))),
+    }
+}
+
+/// Sets the size of the thread pool that everything shares, then runs `f`.
+fn with_threads(common: &Common, f: impl FnOnce() -> Result<Outcome, Error>) -> Result<Outcome, Error> {
+    if let Some(n) = common.threads {
+        if n == 0 {
+            return Err(Error::Usage("--threads must be at least 1".into()));
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(n)
+            .build_global()
+            .map_err(|e| Error::Usage(format!("--threads {n}: {e}")))?;
+    }
+    f()
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).expect("a JSON value prints") + "\n";
+    if path == Path::new("-") {
+        use std::io::Write;
+        // A closed pipe (`| head`) is the reader's choice, not an error.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return Ok(());
+    }
+    crate::error::write_file(path, text.as_bytes())
+}
+
+/// A number for JSON: infinities and NaN are texts.
+fn number(x: f64) -> serde_json::Value {
+    if x.is_nan() {
+        "nan".into()
+    } else if x.is_infinite() {
+        if x > 0.0 { "inf".into() } else { "-inf".into() }
+    } else {
+        x.into()
+    }
+}
+
+/// The JSON of the ops that ran on the CPU although a GPU was asked for.
+fn cpu_ops(ops: &[(String, &'static str)]) -> serde_json::Value {
+    ops.iter().map(|(node, reason)| serde_json::json!({ "node": node, "reason": reason })).collect()
+}

@@ -1,0 +1,243 @@
+//! `samebit run`: infer once, write the outputs.
+
+use super::import::CutArgs;
+use super::{Common, Outcome, show};
+use crate::data::dump::{Kind, TensorInfo, encode_name};
+use crate::data::read_input;
+use crate::data::write_npy;
+use crate::error::{Error, write_file};
+use crate::exec::Engine;
+use crate::gpu::Device;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{Data, Tensor};
+use clap::{Args, ValueEnum};
+use globset::Glob;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum InputLayout {
+    /// As the graph has it
+    Nchw,
+    /// Channels last
+    Nhwc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// NumPy
+    Npy,
+    /// Little-endian elements alone
+    Bin,
+    /// One element a line
+    Txt,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// ONNX model or graph file
+    model: PathBuf,
+    /// A file for an input: npy, jpg, png, txt, csv, bin or raw. NAME= may be left out where there is one input
+    #[arg(long, value_name = "NAME=FILE", required = true)]
+    input: Vec<String>,
+    /// Write the tensors to this folder
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// How to write them
+    #[arg(long, value_delimiter = ',', default_value = "npy", requires = "dump", value_enum)]
+    format: Vec<Format>,
+    /// Tensors to write beside the outputs: a pattern on their names, * is any text
+    #[arg(long, value_name = "GLOB")]
+    layers: Option<String>,
+    /// Layout of the input files (images are always channels last)
+    #[arg(long, value_enum, default_value = "nchw")]
+    layout: InputLayout,
+    #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
+    let graph = crate::onnx::load_model(&args.model, &args.cut.options()?)
+        .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
+    let inputs = read_inputs(args, &graph)?;
+    let wanted = wanted(args, &graph)?;
+    let device = Device::open(&args.common.device)?;
+    let names: Vec<String> = wanted.iter().map(|v| graph.value(*v).name.clone()).collect();
+    let mut engine = Engine::new(graph, &device);
+    let start = Instant::now();
+    let trace = engine.run(&inputs, &wanted)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if !args.common.quiet {
+        show::remark(&format!("{device}, {seconds:.3} s"));
+    }
+    if let Some(dir) = &args.dump {
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
+    }
+    let mut outputs = Vec::new();
+    let mut rows = Vec::new();
+    for (id, name) in wanted.iter().zip(&names) {
+        let t = &trace.values[id];
+        let mut files = Vec::new();
+        if let Some(dir) = &args.dump {
+            for format in &args.format {
+                files.push(write(dir, name, t, *format)?.display().to_string());
+            }
+        }
+        rows.push(row(name, t));
+        outputs.push(json!({
+            "name": name,
+            "shape": t.shape(),
+            "dtype": t.dtype().name(),
+            "scale": serde_json::Value::Null,
+            "file": files.first(),
+            "files": files,
+        }));
+    }
+    if let Some(dir) = &args.dump {
+        write_index(dir, &names, wanted.iter().map(|id| &trace.values[id]))?;
+    }
+    let header = ["tensor", "type", "min", "max", "mean", "largest at"].map(str::to_owned);
+    show::line(&show::table(&header, &rows));
+    Ok(Outcome::fine(json!({
+        "device": device.to_string(),
+        "dispatches": trace.dispatches,
+        "cpu_ops": super::cpu_ops(&trace.cpu_ops),
+        "outputs": outputs,
+        "seconds": seconds,
+    })))
+}
+
+fn read_inputs(args: &RunArgs, graph: &Graph) -> Result<Vec<Tensor>, Error> {
+    let list = || {
+        let all = graph.inputs.iter().map(|v| format!("{} {}", graph.value(*v).name, graph.value(*v).ty));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let mut found: Vec<Option<Tensor>> = vec![None; graph.inputs.len()];
+    for text in &args.input {
+        let named = graph
+            .inputs
+            .iter()
+            .position(|v| text.strip_prefix(&graph.value(*v).name).is_some_and(|rest| rest.starts_with('=')));
+        let (i, file) = match named {
+            Some(i) => (i, &text[graph.value(graph.inputs[i]).name.len() + 1..]),
+            None if graph.inputs.len() == 1 && !text.contains('=') => (0, text.as_str()),
+            None => {
+                return Err(Error::Usage(format!("--input {text}: the model's inputs are {}", list())));
+            }
+        };
+        let nhwc = args.layout == InputLayout::Nhwc;
+        let t = read_input(file.as_ref(), &graph.value(graph.inputs[i]).ty, nhwc)?;
+        if found[i].replace(t).is_some() {
+            return Err(Error::Usage(format!("--input {text}: given twice")));
+        }
+    }
+    let missing: Vec<&str> = (0..found.len())
+        .filter(|i| found[*i].is_none())
+        .map(|i| graph.value(graph.inputs[i]).name.as_str())
+        .collect();
+    if !missing.is_empty() {
+        let text = missing.join(", ");
+        return Err(Error::Usage(format!("no --input for {text}; the model's inputs are {}", list())));
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Outputs, then what `--layers` names.
+fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<ValueId>, Error> {
+    let mut out = graph.outputs.clone();
+    if let Some(pattern) = &args.layers {
+        let glob = Glob::new(pattern)
+            .map_err(|e| Error::Usage(format!("--layers {pattern}: {e}")))?
+            .compile_matcher();
+        let produced = graph.nodes().iter().flat_map(|n| n.outputs.iter().copied());
+        let before = out.len();
+        let mut matched = false;
+        for v in produced.filter(|v| glob.is_match(&graph.value(*v).name)) {
+            matched = true;
+            if !out[..before].contains(&v) {
+                out.push(v);
+            }
+        }
+        if !matched {
+            let help = "`samebit print` lists the tensors";
+            return Err(Error::Usage(format!("--layers {pattern} matches no tensor; {help}")));
+        }
+    }
+    Ok(out)
+}
+
+/// Writes a tensor under its percent-encoded name.
+fn write(dir: &Path, name: &str, t: &Tensor, format: Format) -> Result<PathBuf, Error> {
+    let path = |extension: &str| dir.join(format!("{}.{extension}", encode_name(name)));
+    match format {
+        Format::Npy => {
+            let path = path("npy");
+            write_npy(&path, t)?;
+            Ok(path)
+        }
+        Format::Bin => {
+            let path = path("bin");
+            write_file(&path, t.bytes())?;
+            Ok(path)
+        }
+        Format::Txt => {
+            let path = path("txt");
+            let lines: Vec<String> = match t.data() {
+                Data::F32(v) => v.iter().map(f32::to_string).collect(),
+                Data::I32(v) => v.iter().map(i32::to_string).collect(),
+                Data::I8(v) => v.iter().map(i8::to_string).collect(),
+                Data::Bool(v) | Data::U8(v) => v.iter().map(u8::to_string).collect(),
+            };
+            write_file(&path, (lines.join("\n") + "\n").as_bytes())?;
+            Ok(path)
+        }
+    }
+}
+
+/// The index of the dump folder.
+fn write_index<'a>(
+    dir: &Path,
+    names: &[String],
+    tensors: impl Iterator<Item = &'a Tensor>,
+) -> Result<(), Error> {
+    let mut frames = 0;
+    let mut infos = serde_json::Map::new();
+    for (name, t) in names.iter().zip(tensors) {
+        frames = frames.max(t.shape().first().copied().unwrap_or(1));
+        let info = TensorInfo {
+            shape: t.shape().to_vec(),
+            dtype: t.dtype().name().to_owned(),
+            scale: Vec::new(),
+            zero_point: Vec::new(),
+            axis: None,
+            kind: Kind::Values,
+        };
+        infos.insert(name.clone(), serde_json::to_value(info).expect("plain data"));
+    }
+    let samples: Vec<String> = (0..frames).map(|i| i.to_string()).collect();
+    let index = json!({ "tensors": infos, "samples": samples });
+    write_file(&dir.join("index.json"), format!("{index:#}\n").as_bytes())
+}
+
+/// What people look at first.
+fn row(name: &str, t: &Tensor) -> Vec<String> {
+    let mut out = vec![name.to_owned(), t.ty().to_string()];
+    match t.as_f32() {
+        Some(v) if !v.is_empty() => {
+            let (mut at, mut low, mut sum) = (0, v[0], 0.0f64);
+            for (i, x) in v.iter().enumerate() {
+                at = if *x > v[at] { i } else { at };
+                low = low.min(*x);
+                sum += f64::from(*x);
+            }
+            #[allow(clippy::cast_precision_loss, reason = "a mean for people")]
+            let mean = sum / v.len() as f64;
+            out.extend([format!("{low:.6}"), format!("{:.6}", v[at]), format!("{mean:.6}"), at.to_string()]);
+        }
+        _ => out.extend(std::iter::repeat_n("-".to_owned(), 4)),
+    }
+    out
+}

@@ -1,0 +1,73 @@
+//! What people see: lines, tables, progress.
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Prints a line to standard output. A reader that went away (`| head`) is no error.
+pub(super) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints a remark to standard error.
+pub(super) fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A table whose columns after the first are numbers.
+pub(super) fn table(header: &[String], rows: &[Vec<String>]) -> String {
+    let mut t = Table::new();
+    t.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
+    t.set_header(header);
+    t.add_rows(rows);
+    for (i, c) in t.column_iter_mut().enumerate() {
+        c.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
+    }
+    t.trim_fmt()
+}
+
+/// Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    what: &'static str,
+    total: u64,
+    start: Instant,
+    last: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(quiet: bool, what: &'static str, total: usize) -> Progress {
+        let total = total as u64;
+        let terminal = std::io::stderr().is_terminal();
+        let target =
+            if quiet || !terminal { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let style = "{msg} {wide_bar} {pos}/{len}  {per_sec}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+        bar.set_message(what);
+        let now = Instant::now();
+        Progress { bar, plain: !quiet && !terminal, what, total, start: now, last: now }
+    }
+
+    pub(super) fn set(&mut self, done: usize) {
+        const EVERY: Duration = Duration::from_secs(5);
+        let done = done as u64;
+        self.bar.set_position(done);
+        if self.plain && done > 0 && self.last.elapsed() >= EVERY {
+            self.last = Instant::now();
+            #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+            let rate = done as f64 / self.start.elapsed().as_secs_f64();
+            #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+            let left = self.total.saturating_sub(done) as f64 / rate;
+            remark(&format!("{}: {done}/{} frames, {rate:.1}/s, {left:.0} s left", self.what, self.total));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,167 @@
+//! ONNX's own backend node tests on the CPU and, where there is an adapter, on the GPU.
+//!
+//! `tests/onnx_node/generate.py` writes them (`./test` calls it); without them the test says that it is ignored. A case
+//! is *claimed* when its operator set is one that is imported (9 to 21), every operator of it is in the list, npy holds
+//! its tensors and their types are ours. Every claimed case must pass but the ones in `EXCEPTIONS`.
+
+use samebit::data::Array;
+use samebit::exec::Engine;
+use samebit::gpu::{Choice, Device};
+use samebit::onnx::{self, ImportOptions};
+use samebit::ops;
+use samebit::tensor::{DType, Tensor};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Cases of claimed operators that are not claimed, by the start of their name, and why.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+#[derive(Deserialize)]
+struct Case {
+    op_types: Vec<String>,
+    opset: Option<i64>,
+    rtol: f32,
+    atol: f32,
+    #[serde(default)]
+    unsupported_io: bool,
+    #[serde(default)]
+    inputs: Vec<Io>,
+    #[serde(default)]
+    outputs: Vec<Io>,
+}
+
+#[derive(Deserialize)]
+struct Io {
+    name: String,
+    file: String,
+    dtype: String,
+}
+
+impl Case {
+    fn is_claimed(&self) -> bool {
+        const TYPES: [&str; 8] = ["f32", "f16", "f64", "i32", "i64", "bool", "u8", "i8"];
+        let operator = |op: &String| ops::by_onnx(op).is_some() || onnx::FOLDED.contains(&op.as_str());
+        let known = |io: &Io| TYPES.contains(&io.dtype.as_str());
+        !self.unsupported_io
+            && self.opset.is_some_and(|v| (9..=21).contains(&v))
+            && self.op_types.iter().all(operator)
+            && self.inputs.iter().chain(&self.outputs).all(known)
+    }
+}
+
+/// Same shape and type, numbers within the case's tolerance (f16 outputs: within its precision), NaN where NaN is wanted.
+fn compare(got: &Tensor, want: &Tensor, case: &Case, half: bool) -> Result<(), String> {
+    if got.ty() != want.ty() {
+        return Err(format!("is {}, must be {}", got.ty(), want.ty()));
+    }
+    let (rtol, atol) = if half { (case.rtol.max(1e-3), case.atol.max(1e-3)) } else { (case.rtol, case.atol) };
+    match (got.as_f32(), want.as_f32()) {
+        (Some(g), Some(w)) => {
+            let close = |g: f32, w: f32| {
+                (g.is_nan() && w.is_nan()) || g == w || (g - w).abs() <= atol + rtol * w.abs()
+            };
+            match g.iter().zip(w).position(|(g, w)| !close(*g, *w)) {
+                Some(i) => Err(format!("element {i} is {}, must be {}", g[i], w[i])),
+                None => Ok(()),
+            }
+        }
+        _ if got == want => Ok(()),
+        _ => Err(format!("elements differ: {:?}, must be {:?}", got.data(), want.data())),
+    }
+}
+
+fn run(dir: &Path, case: &Case, device: &Device) -> Result<(), String> {
+    let read = |io: &Io| -> Result<Tensor, String> {
+        Array::open(&dir.join(&io.file)).and_then(|a| a.read()).map_err(|e| e.to_string())
+    };
+    let graph =
+        onnx::import(&dir.join("model.onnx"), &ImportOptions::default()).map_err(|e| e.to_string())?;
+    let mut inputs = Vec::new();
+    for id in &graph.inputs {
+        let name = &graph.value(*id).name;
+        let io = case.inputs.iter().find(|io| io.name == *name).ok_or(format!("no file for input {name}"))?;
+        inputs.push(read(io)?);
+    }
+    let outputs = graph.outputs.clone();
+    let names: Vec<String> = outputs.iter().map(|v| graph.value(*v).name.clone()).collect();
+    let mut engine = Engine::new(graph, device);
+    let trace = engine.run(&inputs, &[]).map_err(|e| e.to_string())?;
+    for io in &case.outputs {
+        let i = names.iter().position(|n| *n == io.name).ok_or(format!("no output {}", io.name))?;
+        compare(&trace.values[&outputs[i]], &read(io)?, case, io.dtype == "f16")
+            .map_err(|e| format!("output {} {e}", io.name))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn claimed_node_tests_pass() {
+    let root = std::env::var_os("SAMEBIT_ONNX_NODE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/onnx-node"), PathBuf::from);
+    let Ok(dirs) = std::fs::read_dir(&root) else {
+        eprintln!("ignored: {} is not there (./test writes it)", root.display());
+        return;
+    };
+    let mut devices = vec![("cpu", Device::Cpu)];
+    devices.extend(Device::open(&Choice::Gpu).ok().map(|d| ("gpu", d)));
+    let mut dirs: Vec<PathBuf> = dirs.map(|d| d.expect("lists").path()).collect();
+    dirs.sort();
+    let filter = std::env::var("SAMEBIT_ONNX_NODE_FILTER").unwrap_or_default();
+    let (mut claimed, mut all) = (0, 0);
+    let mut passed = vec![0; devices.len()];
+    let mut failures = Vec::new();
+    let mut excepted = vec![0; EXCEPTIONS.len()];
+    for dir in dirs {
+        let name = dir.file_name().expect("has a name").to_string_lossy().into_owned();
+        if !name.contains(&filter) {
+            continue;
+        }
+        let text = std::fs::read_to_string(dir.join("case.json")).expect("every case has a case.json");
+        let case: Case = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        all += 1;
+        if !case.is_claimed() {
+            continue;
+        }
+        if let Some(i) = EXCEPTIONS.iter().position(|(start, _)| name.starts_with(start)) {
+            excepted[i] += 1;
+            continue;
+        }
+        claimed += 1;
+        for (i, (device, opened)) in devices.iter().enumerate() {
+            match run(&dir, &case, opened) {
+                Ok(()) => passed[i] += 1,
+                Err(e) => failures.push(format!("{name} on {device}: {e}")),
+            }
+        }
+    }
+    for ((device, _), passed) in devices.iter().zip(&passed) {
+        println!("{device}: {passed} passed / {claimed} claimed / {all} all");
+    }
+    for ((start, why), n) in EXCEPTIONS.iter().zip(&excepted) {
+        println!("not claimed: {n} cases {start}*: {why}");
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(!filter.is_empty() || claimed > 300, "only {claimed} cases are claimed");
+    let idle = EXCEPTIONS.iter().zip(&excepted).find(|(_, n)| **n == 0);
+    assert!(!filter.is_empty() || idle.is_none(), "an exception excepts nothing: {idle:?}");
+}
+
+#[test]
+fn the_comparison_notices_a_changed_element() {
+    let case = Case {
+        op_types: vec![],
+        opset: None,
+        rtol: 1e-3,
+        atol: 1e-7,
+        unsupported_io: false,
+        inputs: vec![],
+        outputs: vec![],
+    };
+    let want = Tensor::from_f32([3], vec![1.0, f32::NAN, 3.0]);
+    assert!(compare(&want, &want, &case, false).is_ok());
+    for wrong in [vec![1.01, f32::NAN, 3.0], vec![1.0, 2.0, 3.0], vec![1.0, f32::NAN, f32::NAN]] {
+        assert!(compare(&Tensor::from_f32([3], wrong), &want, &case, false).is_err());
+    }
+    assert!(compare(&want.reshaped([1, 3]), &want, &case, false).is_err());
+    assert!(compare(&Tensor::zeros(DType::I32, [3]), &want, &case, false).is_err());
+}
