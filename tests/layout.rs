@@ -8,7 +8,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("atomic", &[]),
     ("tensor", &[]),
     ("quant", &["tensor"]),
-    ("graph", &["tensor", "quant", "ops", "atomic"]),
+    ("graph", &["tensor", "quant"]),
     ("ops", &["tensor", "quant", "graph"]),
     ("onnx", &["tensor", "quant", "graph", "ops", "atomic"]),
     ("passes", &["tensor", "quant", "graph", "ops", "observers"]),
