@@ -1,14 +1,14 @@
 //! Both executors on the samples of every operator: equal results, nothing left to the CPU, memory full of NaN before.
 
 use samebit::exec::parity::{Tolerance, compare};
-use samebit::exec::{CpuExecutor, ExecError, GpuExecutor, Trace};
+use samebit::exec::{CpuExecutor, Engine, ExecError, GpuExecutor, Trace};
 use samebit::gpu::{Choice, Device, Gpu};
 use samebit::graph::attrs::Input;
 use samebit::graph::lower::{Io, Kernel, Lowering};
 use samebit::graph::sample::{Rng, Sample};
 use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, Reader, Scratch, Source};
 use samebit::ops::{OPS, by_name};
-use samebit::tensor::{Tensor, TensorType};
+use samebit::tensor::{Dim, Tensor, TensorType};
 use std::sync::{Arc, OnceLock};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
@@ -143,6 +143,120 @@ fn both_executors_agree_on_every_operator() {
                 Err(e) => wrong.push(format!("{} seed {seed} {:?}: {e}", def.name, sample.attrs)),
             }
             ran += 1;
+        }
+    }
+    assert!(ran > 0, "nothing was compared");
+    report(&wrong);
+}
+
+/// Rows `from..from + count` along axis 0.
+fn rows(t: &Tensor, from: usize, count: usize) -> Tensor {
+    let mut shape = t.shape().to_vec();
+    let len = t.bytes().len() / shape[0].max(1);
+    shape[0] = count;
+    let bytes = &t.bytes()[from * len..(from + count) * len];
+    Tensor::from_bytes(t.dtype(), &shape, bytes).expect("rows are a tensor")
+}
+
+/// The problem with axis 0 of its runtime inputs as N: the graph, and the inputs with 7 frames. `None` where the
+/// operator does not keep frames apart there.
+fn batched(p: &Problem) -> Option<(Graph, Vec<Tensor>)> {
+    const FRAMES: usize = 7;
+    let node = &p.graph.nodes()[0];
+    let first = p.graph.inputs.iter().map(|v| p.graph.value(*v).ty.shape.first().and_then(|d| d.fixed()));
+    let lengths: Vec<usize> = first.collect::<Option<_>>()?;
+    let n = *lengths.iter().max()?;
+    if n == 0 || lengths.iter().any(|l| *l != n && *l != 1) {
+        return None;
+    }
+    let mut graph = Graph::new("batched");
+    let mut inputs = p.inputs.iter();
+    let mut full = Vec::new();
+    let ids: Vec<_> = node
+        .inputs
+        .iter()
+        .zip(0..)
+        .map(|(v, i): (_, usize)| {
+            let value = p.graph.value(*v);
+            if let Some(t) = &value.constant {
+                return graph.add_constant(format!("constant{i}"), t.clone());
+            }
+            let t = inputs.next().expect("an input for each");
+            let mut ty = value.ty.clone();
+            if t.shape()[0] != n || (n == 1 && ty.rank() < 2) {
+                full.push(t.clone());
+                return graph.add_input(format!("input{i}"), ty);
+            }
+            ty.shape[0] = Dim::Batch(1);
+            let frames: Vec<u8> = (0..FRAMES).flat_map(|f| rows(t, f % n, 1).bytes().to_vec()).collect();
+            let mut shape = t.shape().to_vec();
+            shape[0] = FRAMES;
+            full.push(Tensor::from_bytes(t.dtype(), &shape, &frames).expect("frames are a tensor"));
+            graph.add_input(format!("input{i}"), ty)
+        })
+        .collect();
+    let types: Vec<TensorType> = ids.iter().map(|v| graph.value(*v).ty.clone()).collect();
+    let out = node.op.infer(&types).ok()?;
+    let keeps = |t: &TensorType| t.shape.iter().position(|d| *d == Dim::Batch(1)) == Some(0);
+    if !out.iter().all(|t| keeps(t) && t.shape[1..].iter().all(|d| d.fixed().is_some())) {
+        return None;
+    }
+    let names: Vec<String> = (0..out.len()).map(|i| format!("output{i}")).collect();
+    graph.outputs = graph.add_node("node", None, Arc::clone(&node.op), &ids, &names).ok()?;
+    graph.at_batch(1).and(graph.at_batch(FRAMES)).ok()?;
+    Some((graph, full))
+}
+
+/// What differs between 7 frames at once and one by one on this device.
+fn batch_differences(p: &Problem, device: &Device) -> Vec<String> {
+    let Some((graph, inputs)) = batched(p) else { return Vec::new() };
+    let fail = |e: String| vec![format!("{}: {device}: {e}", p.name)];
+    let mut one_by_one = Engine::new(graph.clone(), device).with_batch(1);
+    let mut at_once = Engine::new(graph, device).with_batch(7);
+    let whole = match at_once.run(&inputs, &[]) {
+        Ok(t) => t,
+        Err(e) => return fail(e.to_string()),
+    };
+    match one_by_one.run(&inputs, &[]) {
+        Ok(parts) => compare(&parts, &whole, Tolerance::EXACT)
+            .iter()
+            .flat_map(|d| fail(format!("7 frames at once are not one by one: {d}")))
+            .collect(),
+        Err(e) => fail(e.to_string()),
+    }
+}
+
+#[test]
+fn the_batch_changes_no_bit_on_the_gpu() {
+    let Some(gpu) = gpu() else { return };
+    let device = Device::Gpu(gpu);
+    let (mut wrong, mut ran) = (Vec::new(), 0);
+    for def in ops() {
+        for (seed, sample) in samples(def).into_iter().filter(|(seed, _)| *seed == 0) {
+            let Ok(p) = Problem::new(def, &sample, seed, &|op| op) else { continue };
+            ran += usize::from(batched(&p).is_some());
+            wrong.extend(batch_differences(&p, &device));
+        }
+    }
+    assert!(ran > 0, "nothing was compared");
+    report(&wrong);
+}
+
+#[test]
+fn neither_batch_nor_threads_change_a_bit_on_the_cpu() {
+    let (mut wrong, mut ran) = (Vec::new(), 0);
+    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads");
+    let (one, two) = (pool(1), pool(2));
+    for def in ops() {
+        for (seed, sample) in samples(def) {
+            let Ok(p) = Problem::new(def, &sample, seed, &|op| op) else { continue };
+            ran += usize::from(batched(&p).is_some());
+            wrong.extend(one.install(|| batch_differences(&p, &Device::Cpu)));
+            wrong.extend(two.install(|| batch_differences(&p, &Device::Cpu)));
+            if let (Ok(a), Ok(b)) = (one.install(|| p.cpu()), two.install(|| p.cpu())) {
+                let differences = compare(&a, &b, Tolerance::EXACT);
+                wrong.extend(differences.iter().map(|d| format!("{}: 1 and 2 threads: {d}", p.name)));
+            }
         }
     }
     assert!(ran > 0, "nothing was compared");

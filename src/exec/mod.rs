@@ -1,6 +1,7 @@
 //! Running graphs: one [`Engine`] over the CPU executor or a GPU.
 
 mod cpu;
+mod engine;
 mod gpu;
 mod memory;
 pub mod parity;
@@ -8,6 +9,7 @@ pub mod plan;
 mod relayout;
 
 pub use cpu::CpuExecutor;
+pub use engine::Engine;
 pub use gpu::GpuExecutor;
 pub use plan::Plan;
 
