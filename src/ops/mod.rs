@@ -3,6 +3,8 @@
 mod binary;
 mod broadcast;
 mod batch_norm;
+mod cast;
+mod clip;
 mod concat;
 mod conv;
 mod conv_transpose;
@@ -17,6 +19,7 @@ mod matmul;
 mod product;
 mod normalize;
 mod pool;
+mod range;
 mod reduce;
 mod reshape;
 mod rows;
@@ -26,6 +29,7 @@ mod split;
 mod strided;
 mod transpose;
 mod unary;
+mod r#where;
 
 use crate::graph::OpDef;
 
@@ -46,8 +50,10 @@ pub static OPS: &[&OpDef] = &[
     &unary::bitwise_not::DEF,
     &binary::bitwise_or::DEF,
     &binary::bitwise_xor::DEF,
+    &cast::DEF,
     &unary::ceil::DEF,
     &unary::celu::DEF,
+    &clip::DEF,
     &concat::DEF,
     &conv::DEF,
     &conv_transpose::DEF,
@@ -99,6 +105,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::prelu::DEF,
     &binary::pow::DEF,
     &unary::quick_gelu::DEF,
+    &range::DEF,
     &unary::reciprocal::DEF,
     &reduce::l1::DEF,
     &reduce::l2::DEF,
@@ -132,6 +139,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,
     &transpose::DEF,
+    &r#where::DEF,
     &binary::xor::DEF,
 ];
 
