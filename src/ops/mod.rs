@@ -3,6 +3,8 @@
 mod binary;
 mod broadcast;
 mod batch_norm;
+mod cast;
+mod clip;
 mod concat;
 mod conv;
 mod conv_transpose;
@@ -22,6 +24,7 @@ mod pad;
 mod product;
 mod normalize;
 mod pool;
+mod range;
 mod reduce;
 mod resample;
 mod reshape;
@@ -35,6 +38,7 @@ mod strided;
 mod tile;
 mod transpose;
 mod unary;
+mod r#where;
 
 use crate::graph::OpDef;
 
@@ -55,8 +59,10 @@ pub static OPS: &[&OpDef] = &[
     &unary::bitwise_not::DEF,
     &binary::bitwise_or::DEF,
     &binary::bitwise_xor::DEF,
+    &cast::DEF,
     &unary::ceil::DEF,
     &unary::celu::DEF,
+    &clip::DEF,
     &concat::DEF,
     &conv::DEF,
     &conv_transpose::DEF,
@@ -113,6 +119,7 @@ pub static OPS: &[&OpDef] = &[
     &pad::DEF,
     &binary::pow::DEF,
     &unary::quick_gelu::DEF,
+    &range::DEF,
     &unary::reciprocal::DEF,
     &reduce::l1::DEF,
     &reduce::l2::DEF,
@@ -150,6 +157,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::thresholded_relu::DEF,
     &tile::DEF,
     &transpose::DEF,
+    &r#where::DEF,
     &binary::xor::DEF,
 ];
 

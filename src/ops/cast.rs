@@ -1,0 +1,147 @@
+//! `Cast`, and `CastLike`: elements in another type, as Rust's `as` converts. A float is truncated toward zero and
+//! saturates, NaN gives 0; an integer wraps; a bool is whether the element is not 0.
+//!
+//! *Shapes*: `[..] -> [..]`.
+
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::op::check;
+use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::tensor::{DType, Data, Tensor, TensorType};
+use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `cast.wgsl`.
+    struct Params { n4: u32, c: u32, c4: u32 }
+}
+
+static KERNEL: Kernel = crate::kernel!(
+    "cast",
+    Params,
+    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "cast.wgsl"]
+);
+
+pub(super) static DEF: OpDef =
+    OpDef { name: "Cast", onnx: &["Cast", "CastLike"], read, kernels: &[&KERNEL], samples };
+
+#[derive(Debug)]
+struct Cast {
+    to: DType,
+}
+
+fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    // It speaks of 8-bit floats only.
+    r.ignore("saturate");
+    if r.op_type() == "CastLike" {
+        let to = r.input(1)?.dtype;
+        r.consume(1);
+        return Ok(Arc::new(Cast { to }));
+    }
+    let to = r.dtype("to", DType::F32)?;
+    Ok(Arc::new(Cast { to }))
+}
+
+/// Values of every type among which are those that do not fit others.
+fn draw(dtype: DType, shape: &[usize], rng: &mut Rng) -> Fill {
+    let n: usize = shape.iter().product();
+    let special = [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e9, -3e9, 255.5, -128.9, -0.9, 1e-40, -0.0, 0.0];
+    let byte = |rng: &mut Rng| u8::try_from(rng.int(0, 255)).expect("a byte");
+    match dtype {
+        DType::F32 => {
+            let mut value = || if rng.int(0, 2) == 0 { rng.pick(&special) } else { rng.float(-300.0, 300.0) };
+            Fill::Exact(Tensor::from_f32(shape, (0..n).map(|_| value()).collect()))
+        }
+        DType::I32 if rng.int(0, 1) == 0 => Fill::Ints(-300, 300),
+        DType::I32 => Fill::Ints(i32::MIN, i32::MAX),
+        DType::Bool => Fill::Bools,
+        DType::I8 => Fill::Exact(Tensor::from_i8(shape, (0..n).map(|_| byte(rng).cast_signed()).collect())),
+        DType::U8 => Fill::Exact(Tensor::from_u8(shape, (0..n).map(|_| byte(rng)).collect())),
+    }
+}
+
+fn samples(rng: &mut Rng) -> Vec<Sample> {
+    let mut out = Vec::new();
+    for from in DType::ALL {
+        for to in DType::ALL {
+            let (c, w) = (rng.int(1, 9), rng.int(1, 20));
+            for shape in [vec![7, c, 3, w], vec![w], vec![], vec![0, 2]] {
+                let fill = draw(from, &shape, rng);
+                out.push(Sample::new(Attrs::new().str("to", to.name()), [SampleInput::of(shape, fill)]));
+            }
+        }
+    }
+    out
+}
+
+/// `$v` with every element as the type `$to`.
+macro_rules! convert {
+    ($to:expr, $shape:expr, $v:expr, $zero:expr) => {
+        match $to {
+            DType::F32 => Tensor::from_f32($shape, $v.iter().map(|x| *x as f32).collect()),
+            DType::I32 => Tensor::from_i32($shape, $v.iter().map(|x| *x as i32).collect()),
+            DType::Bool => Tensor::from_bool($shape, $v.iter().map(|x| u8::from(*x != $zero)).collect()),
+            DType::I8 => Tensor::from_i8($shape, $v.iter().map(|x| *x as i8).collect()),
+            DType::U8 => Tensor::from_u8($shape, $v.iter().map(|x| *x as u8).collect()),
+        }
+    };
+}
+
+/// The numbers of the types in `cast.wgsl`.
+fn number(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::I32 => 1,
+        DType::Bool => 2,
+        DType::I8 => 3,
+        DType::U8 => 4,
+    }
+}
+
+impl Op for Cast {
+    fn def(&self) -> &'static OpDef {
+        &DEF
+    }
+
+    fn attrs(&self) -> Attrs {
+        Attrs::new().str("to", self.to.name())
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 1, 1, "1")?;
+        Ok(vec![TensorType { dtype: self.to, shape: inputs[0].shape.clone() }])
+    }
+
+    #[allow(clippy::unnecessary_cast, reason = "one macro for every pair of types")]
+    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let (x, shape) = (&inputs[0], inputs[0].shape());
+        if x.dtype() == self.to {
+            return Ok(vec![x.clone()]);
+        }
+        Ok(vec![match x.data() {
+            Data::F32(v) => convert!(self.to, shape, v, 0.0),
+            Data::I32(v) => convert!(self.to, shape, v, 0),
+            Data::Bool(v) | Data::U8(v) => convert!(self.to, shape, v, 0),
+            Data::I8(v) => convert!(self.to, shape, v, 0),
+        }])
+    }
+
+    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Any
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        let x = &io.inputs[0];
+        if x.dtype == self.to {
+            return Ok(Lowering::Alias);
+        }
+        if x.is_empty() {
+            return Ok(Lowering::run([]));
+        }
+        let n4 = x.place().len().div_ceil(4);
+        let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
+        let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)) };
+        let bind = [Operand::Input(0), Operand::Output(0)];
+        let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4));
+        Ok(Lowering::run([dispatch.with("FROM", number(x.dtype)).with("TO", number(self.to))]))
+    }
+}
