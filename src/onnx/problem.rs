@@ -284,7 +284,7 @@ pub(super) fn near<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<
     const SHOWN: usize = 3;
     const LONGEST: usize = 256;
     let lower = name.to_lowercase();
-    let limit = 2.max(name.chars().count() / 3);
+    let limit = 1 + name.chars().count() / 4;
     let mut found: Vec<(usize, &str)> = names
         .filter(|n| n.len() <= LONGEST && name.len() <= LONGEST && n.len().abs_diff(name.len()) <= limit)
         .map(|n| (edit_distance(&lower, &n.to_lowercase()), n))
