@@ -1,8 +1,8 @@
 //! The operators: one definition each, in the list [`OPS`].
 
+mod batch_norm;
 mod binary;
 mod broadcast;
-mod batch_norm;
 mod cast;
 mod clip;
 mod concat;
@@ -20,10 +20,10 @@ mod grid_sample;
 mod identity;
 mod lookup;
 mod matmul;
-mod pad;
-mod product;
 mod normalize;
+mod pad;
 mod pool;
+mod product;
 mod range;
 mod reduce;
 mod resample;
@@ -53,9 +53,9 @@ pub static OPS: &[&OpDef] = &[
     &unary::asinh::DEF,
     &unary::atan::DEF,
     &unary::atanh::DEF,
-    &binary::bitwise_and::DEF,
     &pool::average::AVERAGE,
     &batch_norm::DEF,
+    &binary::bitwise_and::DEF,
     &unary::bitwise_not::DEF,
     &binary::bitwise_or::DEF,
     &binary::bitwise_xor::DEF,
@@ -87,12 +87,10 @@ pub static OPS: &[&OpDef] = &[
     &binary::greater::DEF,
     &binary::greater_or_equal::DEF,
     &grid_sample::DEF,
-    &unary::hard_sigmoid::DEF,
-    &unary::hard_swish::DEF,
-    &identity::DEF,
     &normalize::group::DEF,
     &unary::hard_sigmoid::DEF,
     &unary::hard_swish::DEF,
+    &identity::DEF,
     &normalize::instance::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
@@ -102,13 +100,13 @@ pub static OPS: &[&OpDef] = &[
     &binary::less_or_equal::DEF,
     &unary::log::DEF,
     &softmax::log::DEF,
-    &binary::max::DEF,
-    &binary::mean::DEF,
-    &binary::min::DEF,
-    &matmul::DEF,
     &pool::average::LP,
+    &matmul::DEF,
+    &binary::max::DEF,
     &pool::max::DEF,
+    &binary::mean::DEF,
     &normalize::mean_variance::DEF,
+    &binary::min::DEF,
     &unary::mish::DEF,
     &binary::modulo::DEF,
     &binary::mul::DEF,
