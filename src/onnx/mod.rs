@@ -23,6 +23,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+/// ONNX types that have no operator of their own because the import computes them.
+pub const FOLDED: &[&str] = &["Constant", "Shape", "Size"];
+
 /// What of a model is imported, and under which shapes.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
