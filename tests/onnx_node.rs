@@ -2,7 +2,7 @@
 //!
 //! `tests/onnx_node/generate.py` writes them (`./test` calls it); without them the test says that it is ignored. A case
 //! is *claimed* when its operator set is one that is imported (9 to 21), every operator of it is in the list, npy holds
-//! its tensors and their types are ours. Every claimed case must pass but the ones in `EXCEPTIONS`.
+//! its tensors, their types are ours, and it is not among `EXCEPTIONS`. Every claimed case must pass.
 
 use samebit::data::Array;
 use samebit::exec::Engine;
@@ -13,8 +13,35 @@ use samebit::tensor::{DType, Tensor};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Cases of claimed operators that are not claimed, by the start of their name, and why.
-const EXCEPTIONS: &[(&str, &str)] = &[];
+/// Cases of claimed operators that are not claimed, by a part of their name, and why. Each of them must fail.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("FLOAT8", "no type of ours"),
+    ("INT4", "4-bit integers come with quantized models"),
+    ("_uint8", "8-bit integers are moved and converted, not computed with"),
+    ("_int8", "8-bit integers are moved and converted, not computed with"),
+    ("_ui8_", "8-bit integers are moved and converted, not computed with"),
+    ("bitwise_not_4d", "8-bit integers are moved and converted, not computed with"),
+    ("bitwise_or_i16_4d", "8-bit integers are moved and converted, not computed with"),
+    ("training", "inference only"),
+    ("dropout_default_mask", "the mask is for training"),
+    ("window_expanded", "the length is a runtime input"),
+    ("window_symmetric_expanded", "the length is a runtime input"),
+    ("center_crop_pad", "the output's shape is a runtime input"),
+    ("gridsample_volumetric", "four axes only"),
+    ("NCd1d2d3d4d5", "seven axes"),
+    ("pow_types_int32_float32", "an integer to a float power is refused"),
+    ("pow_types_int64_float32", "an integer to a float power is refused"),
+    ("antialias", "antialias = 1 is refused"),
+    ("averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_True", "wrong there, mended in later releases"),
+    (
+        "resize_downsample_scales_linear_align_corners",
+        "taken from the unrounded length there; ONNX Runtime and samebit take the output's",
+    ),
+    (
+        "resize_downsample_scales_cubic_align_corners",
+        "taken from the unrounded length there; ONNX Runtime and samebit take the output's",
+    ),
+];
 
 #[derive(Deserialize)]
 struct Case {
@@ -122,8 +149,11 @@ fn claimed_node_tests_pass() {
         if !case.is_claimed() {
             continue;
         }
-        if let Some(i) = EXCEPTIONS.iter().position(|(start, _)| name.starts_with(start)) {
+        if let Some(i) = EXCEPTIONS.iter().position(|(part, _)| name.contains(part)) {
             excepted[i] += 1;
+            if run(&dir, &case, &Device::Cpu).is_ok() {
+                failures.push(format!("{name} passes, so it is no exception ({:?})", EXCEPTIONS[i].0));
+            }
             continue;
         }
         claimed += 1;
@@ -137,11 +167,11 @@ fn claimed_node_tests_pass() {
     for ((device, _), passed) in devices.iter().zip(&passed) {
         println!("{device}: {passed} passed / {claimed} claimed / {all} all");
     }
-    for ((start, why), n) in EXCEPTIONS.iter().zip(&excepted) {
-        println!("not claimed: {n} cases {start}*: {why}");
+    for ((part, why), n) in EXCEPTIONS.iter().zip(&excepted) {
+        println!("not claimed: {n} cases *{part}*: {why}");
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(!filter.is_empty() || claimed > 300, "only {claimed} cases are claimed");
+    assert!(!filter.is_empty() || claimed > 650, "only {claimed} cases are claimed");
     let idle = EXCEPTIONS.iter().zip(&excepted).find(|(_, n)| **n == 0);
     assert!(!filter.is_empty() || idle.is_none(), "an exception excepts nothing: {idle:?}");
 }
