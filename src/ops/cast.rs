@@ -62,7 +62,8 @@ fn draw(dtype: DType, shape: &[usize], rng: &mut Rng) -> Fill {
 fn samples(rng: &mut Rng) -> Vec<Sample> {
     let mut out = Vec::new();
     for from in DType::ALL {
-        for to in DType::ALL {
+        // The same type is an alias, without a kernel to compare.
+        for to in DType::ALL.into_iter().filter(|to| *to != from) {
             let (c, w) = (rng.int(1, 9), rng.int(1, 20));
             for shape in [vec![7, c, 3, w], vec![w], vec![], vec![0, 2]] {
                 let fill = draw(from, &shape, rng);
