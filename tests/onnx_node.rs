@@ -32,7 +32,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("pow_types_int32_float32", "an integer to a float power is refused"),
     ("pow_types_int64_float32", "an integer to a float power is refused"),
     ("antialias", "antialias = 1 is refused"),
-    ("averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_True", "wrong there, mended in later releases"),
+    (
+        "averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_True",
+        "wrong there, mended in later releases",
+    ),
     (
         "resize_downsample_scales_linear_align_corners",
         "taken from the unrounded length there; ONNX Runtime and samebit take the output's",

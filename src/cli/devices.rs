@@ -26,7 +26,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<Outcome, Error> {
         "-".to_owned(),
     ]];
     rows.extend(found.iter().map(row));
-    show::line(&show::table(&header, &rows));
+    show::line(&show::table(&header, &rows, 6));
     show::line(&format!("auto takes {auto}"));
     if found.is_empty() && !args.common.quiet {
         show::remark(

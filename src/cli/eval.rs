@@ -94,7 +94,7 @@ pub(super) fn print(report: &EvalReport, quiet: bool) {
         header.push("ratio".to_owned());
     }
     let rows: Vec<Vec<String>> = report.models.iter().map(|m| metrics_row(m, first, report)).collect();
-    show::line(&show::table(&header, &rows));
+    show::line(&show::table(&header, &rows, 2));
     let header = ["model", "output", "arg-max equal", "cosine", "SQNR dB", "max |diff|"].map(str::to_owned);
     let mut rows = Vec::new();
     for m in &report.models[1..] {
@@ -111,7 +111,7 @@ pub(super) fn print(report: &EvalReport, quiet: bool) {
     }
     if !rows.is_empty() {
         show::line(&format!("agreement with {}:", first.label));
-        show::line(&show::table(&header, &rows));
+        show::line(&show::table(&header, &rows, 2));
     }
     for m in &report.models[1..] {
         if let Some((name, ratio)) = ratio(m, first) {

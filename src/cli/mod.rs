@@ -104,6 +104,9 @@ fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
 
 /// Sets the size of the thread pool that everything shares, then runs `f`.
 fn with_threads(common: &Common, f: impl FnOnce() -> Result<Outcome, Error>) -> Result<Outcome, Error> {
+    if common.json.as_deref() == Some(Path::new("-")) {
+        show::results_to_stderr();
+    }
     if let Some(n) = common.threads {
         if n == 0 {
             return Err(Error::Usage("--threads must be at least 1".into()));

@@ -91,7 +91,7 @@ pub(super) fn run(args: &QuickstartArgs) -> Result<Outcome, Error> {
         );
     }
     let header = ["stage", "frames", "top-1", "top-5", "frames/s"].map(str::to_owned);
-    show::line(&show::table(&header, &rows));
+    show::line(&show::table(&header, &rows, 1));
     show::line(if consistent { "all rows agree" } else { "the rows differ: see `samebit eval --help`" });
     if let Some(dir) = &args.out {
         let d = dir.display();

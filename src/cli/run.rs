@@ -100,7 +100,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
         write_index(dir, &names, wanted.iter().map(|id| &trace.values[id]))?;
     }
     let header = ["tensor", "type", "min", "max", "mean", "largest at"].map(str::to_owned);
-    show::line(&show::table(&header, &rows));
+    show::line(&show::table(&header, &rows, 2));
     Ok(Outcome::fine(json!({
         "device": device.to_string(),
         "dispatches": trace.dispatches,

@@ -3,10 +3,22 @@
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Prints a line to standard output. A reader that went away (`| head`) is no error.
+/// Whether results for people go to standard error, because standard output carries the JSON.
+static TO_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// Leaves standard output to the JSON.
+pub(super) fn results_to_stderr() {
+    TO_STDERR.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line of the result. A reader that went away (`| head`) is no error.
 pub(super) fn line(text: &str) {
+    if TO_STDERR.load(Ordering::Relaxed) {
+        return remark(text);
+    }
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
@@ -15,14 +27,14 @@ pub(super) fn remark(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A table whose columns after the first are numbers.
-pub(super) fn table(header: &[String], rows: &[Vec<String>]) -> String {
+/// A table whose columns from `numbers` on are numbers.
+pub(super) fn table(header: &[String], rows: &[Vec<String>], numbers: usize) -> String {
     let mut t = Table::new();
     t.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
     t.set_header(header);
     t.add_rows(rows);
     for (i, c) in t.column_iter_mut().enumerate() {
-        c.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
+        c.set_cell_alignment(if i < numbers { CellAlignment::Left } else { CellAlignment::Right });
     }
     t.trim_fmt()
 }

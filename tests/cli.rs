@@ -1,0 +1,213 @@
+//! What a user does, through the binary: results, JSON, exit codes, and messages for wrong input.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
+
+fn samebit(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_samebit"));
+    command.args(args);
+    if !args.contains(&"--device") && args.first() != Some(&"devices") {
+        command.args(["--device", "cpu"]);
+    }
+    command.output().expect("the binary runs")
+}
+
+fn stderr(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+/// Runs, checks the exit code, and returns the JSON.
+fn json(code: i32, args: &[&str]) -> Value {
+    let o = samebit(&[args, &["--json", "-"]].concat());
+    assert_eq!(o.status.code(), Some(code), "{args:?}: {}", stderr(&o));
+    serde_json::from_slice(&o.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+}
+
+/// Runs, expects exit code 2 and one message without a panic that says all of `parts`.
+fn refused(args: &[&str], parts: &[&str]) {
+    let o = samebit(args);
+    let text = stderr(&o);
+    assert_eq!(o.status.code(), Some(2), "{args:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    let errors = text.lines().filter(|l| l.starts_with("error: ") && !l.contains("XDG_RUNTIME_DIR"));
+    assert_eq!(errors.count(), 1, "{args:?}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{args:?} must say {part:?}: {text}");
+    }
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, bytes).expect("writes");
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+/// A model that takes [N, 3, 8, 8] and the like is not bundled, so images go to the digit model as gray ones.
+fn folder_of_images(dir: &Path, good: usize) -> PathBuf {
+    let images = dir.join("images");
+    std::fs::create_dir(&images).expect("makes");
+    for i in 0..good {
+        let img = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * y) as u8 + i as u8]));
+        img.save(images.join(format!("{i}.png"))).expect("saves");
+    }
+    write(
+        dir,
+        "data.toml",
+        b"[dataset]\nname = \"images\"\n[[input]]\nname = \"image\"\nimages = \"images\"\ncolor = \"gray\"\nsteps = [ { scale = 0.0625 } ]\n",
+    )
+}
+
+#[test]
+fn quickstart_runs_and_agrees_with_itself() {
+    let v = json(0, &["quickstart"]);
+    assert_eq!(v["consistent"], true);
+    let stages = v["stages"].as_array().expect("a list");
+    assert_eq!(stages[0]["stage"], "float");
+    for s in stages {
+        assert!(s["metrics"]["top1"].as_f64().expect("a number") > 0.97, "{s}");
+    }
+}
+
+#[test]
+fn quickstart_keeps_its_files_when_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("kept");
+    json(0, &["quickstart", "--out", text(&out)]);
+    let v = json(0, &["eval", text(&out.join("digits.onnx")), "--data", text(&out.join("calib.toml"))]);
+    assert_eq!(v["models"][0]["frames"], 200);
+}
+
+#[test]
+fn devices_says_what_auto_takes() {
+    let v = json(0, &["devices"]);
+    assert!(v["devices"].is_array());
+    let auto = v["auto"].as_str().expect("a text");
+    assert!(auto == "cpu" || auto.starts_with("gpu:"), "{auto}");
+}
+
+#[test]
+fn an_imported_graph_gives_the_bits_of_its_model() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let graph = dir.path().join("digits.samebit");
+    let v = json(0, &["import", MODEL, "-o", text(&graph)]);
+    assert_eq!(v["stage"], "float");
+    assert_eq!(v["ops"]["Conv"], 6);
+    let v = json(0, &["eval", MODEL, text(&graph), "--data", DATA, "--limit", "100"]);
+    let a = &v["models"][1]["agreement"]["logits"];
+    assert_eq!(
+        (a["max_abs"].as_f64(), a["sqnr_db"].as_str(), a["argmax"].as_f64()),
+        (Some(0.0), Some("inf"), Some(1.0))
+    );
+    assert_eq!(v["models"][0]["frames"], 100);
+    assert!(v["models"][0]["metrics"]["top1"].as_f64().expect("a number") > 0.9);
+}
+
+#[test]
+fn print_shows_the_graph_and_one_node() {
+    let o = samebit(&["print", MODEL]);
+    let all = String::from_utf8_lossy(&o.stdout).into_owned();
+    assert!(o.status.success() && all.starts_with("graph ") && all.contains(" Conv("), "{all}");
+    let o = samebit(&["print", MODEL, "--at", "%0"]);
+    let one = String::from_utf8_lossy(&o.stdout).into_owned();
+    assert!(o.status.success() && one.contains("%0") && one.contains("graph input"), "{one}");
+    refused(&["print", MODEL, "--at", "nothing"], &["no node nothing"]);
+}
+
+#[test]
+fn run_writes_outputs_and_layers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let numbers: Vec<String> = (0..64).map(|i| (i % 17).to_string()).collect();
+    let input = write(dir.path(), "x.txt", numbers.join(" ").as_bytes());
+    let out = dir.path().join("out");
+    let args = [
+        "run",
+        MODEL,
+        "--input",
+        text(&input),
+        "--dump",
+        text(&out),
+        "--format",
+        "npy,bin,txt",
+        "--layers",
+        "*",
+    ];
+    let v = json(0, &args);
+    let outputs = v["outputs"].as_array().expect("a list");
+    assert_eq!(outputs[0]["name"], "logits");
+    assert_eq!(outputs[0]["shape"], serde_json::json!([1, 10]));
+    assert!(outputs.len() > 10);
+    let txt = std::fs::read_to_string(out.join("logits.txt")).expect("written");
+    let bin = std::fs::read(out.join("logits.bin")).expect("written");
+    let from_txt: Vec<f32> = txt.lines().map(|l| l.parse().expect("a number")).collect();
+    let from_bin: Vec<f32> =
+        bin.chunks(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect();
+    assert_eq!(from_txt, from_bin);
+    assert!(out.join("logits.npy").exists() && out.join("index.json").exists());
+}
+
+#[test]
+fn an_unreadable_frame_is_skipped_counted_and_makes_the_code_1() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = folder_of_images(dir.path(), 3);
+    write(&dir.path().join("images"), "1b.jpg", b"this is no image");
+    let args = ["eval", MODEL, "--data", text(&data)];
+    let v = json(1, &args);
+    assert_eq!(v["models"][0]["frames"], 3);
+    assert_eq!(v["skipped"][0]["sample"], "1b.jpg");
+    json(0, &[&args[..], &["--allow-skips"]].concat());
+}
+
+#[test]
+fn wrong_input_ends_in_one_message_and_code_2() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let fake = write(d, "fake.jpg", b"this is no image");
+    let junk = write(d, "junk.onnx", &[0xff; 300]);
+    let short = write(d, "short.onnx", &std::fs::read(MODEL).expect("reads")[..40_000]);
+    let numbers = write(d, "x.txt", b"1 2 three");
+    refused(&["run", MODEL, "--input", text(&fake)], &["fake.jpg", "image"]);
+    refused(&["run", MODEL, "--input", text(&numbers)], &["line 1", "three"]);
+    refused(&["run", MODEL, "--input", "image=/nothing/there.npy"], &["/nothing/there.npy"]);
+    refused(&["run", MODEL, "--input", "other=x.npy"], &["inputs are image"]);
+    refused(&["import", text(&junk), "-o", text(&d.join("g"))], &["junk.onnx"]);
+    refused(&["import", text(&short), "-o", text(&d.join("g"))], &["short.onnx"]);
+    refused(&["import", "/nothing/there.onnx", "-o", text(&d.join("g"))], &["/nothing/there.onnx"]);
+    refused(&["import", MODEL, "-o", "/nothing/there/g"], &["/nothing/there/g"]);
+    refused(&["eval", MODEL, "--data", "/nothing/there.toml"], &["/nothing/there.toml"]);
+    refused(&["eval", MODEL, "--data", DATA, "--output", "logit"], &["logit"]);
+    refused(&["eval", MODEL, "--data", DATA, "--batch", "0"], &["--batch"]);
+    refused(&["eval", MODEL, "--data", DATA, "--device", "gpu:nonesuch"], &["gpu:nonesuch"]);
+    refused(&["eval", MODEL, "--data", DATA, "--device", "tpu"], &[]);
+    refused(&["eval", MODEL, "--data", DATA, "--limit", "8", "--scorer", "false"], &["false", "failed"]);
+    assert!(!d.join("g").exists());
+    let empty = d.join("empty");
+    std::fs::create_dir(&empty).expect("makes");
+    refused(&["eval", MODEL, "--data", text(&empty)], &["empty"]);
+    let labels = write(d, "labels.toml", b"[dataset]\nlabels = { npy = \"y.npy\" }\n[[input]]\nname = \"image\"\nimages = \"images\"\ncolor = \"gray\"\n");
+    folder_of_images(d, 3);
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval_y.npy"), d.join("y.npy"))
+        .expect("copies");
+    refused(&["eval", MODEL, "--data", text(&labels)], &["797", "3"]);
+}
+
+#[test]
+fn a_scorer_gets_outputs_and_its_numbers_are_reported() {
+    let scorer =
+        "sh -c 'test -f \"$0/logits.npy\" && test -f \"$0/index.json\" && echo {\\\"mine\\\": 0.25}'";
+    let v = json(0, &["eval", MODEL, "--data", DATA, "--limit", "16", "--scorer", scorer]);
+    assert_eq!(v["models"][0]["metrics"]["mine"], 0.25);
+}
+
+#[test]
+fn an_error_is_in_the_json_too() {
+    let v = json(2, &["eval", MODEL, "--data", "/nothing/there.toml"]);
+    assert!(v["error"].as_str().expect("a text").contains("/nothing/there.toml"));
+}
