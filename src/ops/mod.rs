@@ -1,5 +1,6 @@
 //! The operators: one definition each, in the list [`OPS`].
 
+mod arg_reduce;
 mod batch_norm;
 mod binary;
 mod broadcast;
@@ -8,6 +9,7 @@ mod clip;
 mod concat;
 mod conv;
 mod conv_transpose;
+mod cum_sum;
 mod depth_space;
 mod element;
 mod expand;
@@ -21,6 +23,7 @@ mod identity;
 mod lookup;
 mod matmul;
 mod normalize;
+mod order;
 mod pad;
 mod pool;
 mod product;
@@ -36,6 +39,7 @@ mod softmax;
 mod split;
 mod strided;
 mod tile;
+mod top_k;
 mod transpose;
 mod unary;
 mod r#where;
@@ -49,6 +53,8 @@ pub static OPS: &[&OpDef] = &[
     &unary::acosh::DEF,
     &binary::add::DEF,
     &binary::and::DEF,
+    &arg_reduce::max::DEF,
+    &arg_reduce::min::DEF,
     &unary::asin::DEF,
     &unary::asinh::DEF,
     &unary::atan::DEF,
@@ -68,6 +74,7 @@ pub static OPS: &[&OpDef] = &[
     &conv_transpose::DEF,
     &unary::cos::DEF,
     &unary::cosh::DEF,
+    &cum_sum::DEF,
     &depth_space::DEPTH_TO_SPACE,
     &binary::div::DEF,
     &unary::elu::DEF,
@@ -154,6 +161,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,
     &tile::DEF,
+    &top_k::DEF,
     &transpose::DEF,
     &r#where::DEF,
     &binary::xor::DEF,
