@@ -11,6 +11,7 @@ mod conv;
 mod conv_transpose;
 mod cum_sum;
 mod depth_space;
+mod einsum;
 mod element;
 mod expand;
 mod fill;
@@ -77,6 +78,7 @@ pub static OPS: &[&OpDef] = &[
     &cum_sum::DEF,
     &depth_space::DEPTH_TO_SPACE,
     &binary::div::DEF,
+    &einsum::DEF,
     &unary::elu::DEF,
     &binary::equal::DEF,
     &unary::erf::DEF,
