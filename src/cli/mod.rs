@@ -108,8 +108,9 @@ fn with_threads(common: &Common, f: impl FnOnce() -> Result<Outcome, Error>) -> 
         show::results_to_stderr();
     }
     if let Some(n) = common.threads {
-        if n == 0 {
-            return Err(Error::Usage("--threads must be at least 1".into()));
+        const MOST: usize = 1024;
+        if n == 0 || n > MOST {
+            return Err(Error::Usage(format!("--threads {n}: give 1 to {MOST}")));
         }
         rayon::ThreadPoolBuilder::new()
             .num_threads(n)
