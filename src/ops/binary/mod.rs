@@ -3,6 +3,8 @@
 //! *Shapes*: `[..], [..] -> [..]`, as NumPy broadcasts.
 
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(super) use table::*;
 

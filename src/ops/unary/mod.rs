@@ -5,6 +5,8 @@
 
 mod float;
 mod integer;
+#[cfg(test)]
+mod tests;
 
 pub(super) use float::*;
 pub(super) use integer::*;
