@@ -67,8 +67,35 @@ impl MaxPool {
         out
     }
 
-    /// Largest elements and their indices; `indices` is left empty where nobody asked.
-    fn pool<T: Copy + PartialOrd + Default + Send + Sync>(
+    /// Largest elements: a line of outputs at once, first over the lines of the window, then along them.
+    fn pool<T: Copy + PartialOrd + Send + Sync>(&self, shape: &[usize], x: &[T], y: &mut [T], lowest: T) {
+        let [d, h, w] = self.window.axes(shape).expect("checked by infer");
+        let (pixels_in, pixels_out) = (d.input * h.input * w.input, d.output * h.output * w.output);
+        let runs: Vec<_> = (0..w.kernel).map(|t| w.run(t)).collect();
+        let planes = y.par_chunks_mut(pixels_out).zip(x.par_chunks(pixels_in));
+        planes.for_each_init(
+            || vec![lowest; w.input],
+            |line, (y, x)| {
+                for (o, y) in y.chunks_exact_mut(w.output).enumerate() {
+                    line.fill(lowest);
+                    for pd in d.taps(o / h.output) {
+                        for ph in h.taps(o % h.output) {
+                            larger(line, x[(pd * h.input + ph) * w.input..].iter());
+                        }
+                    }
+                    y.fill(lowest);
+                    for (outputs, first, step) in &runs {
+                        if !outputs.is_empty() {
+                            larger(&mut y[outputs.clone()], line[*first..].iter().step_by(*step));
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// Largest elements and their indices.
+    fn pool_with_indices<T: Copy + PartialOrd + Send + Sync>(
         &self,
         shape: &[usize],
         x: &[T],
@@ -79,10 +106,11 @@ impl MaxPool {
         let [d, h, w] = self.window.axes(shape).expect("checked by infer");
         let [step_d, step_h, step_w] = self.steps(shape);
         let (pixels_in, pixels_out) = (d.input * h.input * w.input, d.output * h.output * w.output);
-        let plane = |n: usize, y: &mut [T], indices: &mut [i32]| {
+        let columns: Vec<Vec<usize>> = (0..w.output).map(|o| w.taps(o).collect()).collect();
+        let planes = y.par_chunks_mut(pixels_out).zip(indices.par_chunks_mut(pixels_out));
+        planes.enumerate().for_each(|(n, (y, indices))| {
             let x = &x[n * pixels_in..][..pixels_in];
-            let columns: Vec<Vec<usize>> = (0..w.output).map(|o| w.taps(o).collect()).collect();
-            for (o, y) in y.iter_mut().enumerate() {
+            for (o, (y, index)) in y.iter_mut().zip(indices).enumerate() {
                 let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
                 let mut best = (lowest, -1);
                 for pd in d.taps(od) {
@@ -96,18 +124,35 @@ impl MaxPool {
                         }
                     }
                 }
-                *y = best.0;
-                if let Some(i) = indices.get_mut(o) {
-                    *i = best.1;
-                }
+                (*y, *index) = best;
             }
-        };
-        let planes = y.par_chunks_mut(pixels_out).enumerate();
-        if self.indices {
-            planes.zip(indices.par_chunks_mut(pixels_out)).for_each(|((n, y), i)| plane(n, y, i));
-        } else {
-            planes.for_each(|(n, y)| plane(n, y, &mut []));
+        });
+    }
+
+    /// The outputs of elements of one type.
+    fn outputs<T: Copy + PartialOrd + Send + Sync>(
+        &self,
+        x: (&[usize], &[T]),
+        mut y: Vec<T>,
+        lowest: T,
+        tensor: impl FnOnce(Vec<T>) -> Tensor,
+    ) -> Vec<Tensor> {
+        if !self.indices {
+            self.pool(x.0, x.1, &mut y, lowest);
+            return vec![tensor(y)];
         }
+        let mut at = vec![0; y.len()];
+        self.pool_with_indices(x.0, x.1, &mut y, &mut at, lowest);
+        let y = tensor(y);
+        let at = Tensor::from_i32(y.shape(), at);
+        vec![y, at]
+    }
+}
+
+/// Keeps the larger ones; a NaN is larger than nothing.
+fn larger<'a, T: Copy + PartialOrd + 'a>(best: &mut [T], x: impl Iterator<Item = &'a T>) {
+    for (b, x) in best.iter_mut().zip(x) {
+        *b = if *x > *b { *x } else { *b };
     }
 }
 
@@ -137,28 +182,17 @@ impl Op for MaxPool {
         let x = &inputs[0];
         let shape = self.infer(&[x.ty()])?[0].dims().expect("concrete inputs give concrete outputs");
         let n: usize = shape.iter().product();
-        let mut at = vec![0; if self.indices { n } else { 0 }];
-        let y = match x.data() {
+        Ok(match x.data() {
             Data::F32(v) => {
-                let mut y = cx.take(n);
-                self.pool(x.shape(), v, &mut y, &mut at, f32::NEG_INFINITY);
-                Tensor::from_f32(shape.clone(), y)
+                let y = cx.take(n);
+                self.outputs((x.shape(), v), y, f32::NEG_INFINITY, |y| Tensor::from_f32(shape, y))
             }
-            Data::I8(v) => {
-                let mut y = vec![0; n];
-                self.pool(x.shape(), v, &mut y, &mut at, i8::MIN);
-                Tensor::from_i8(shape.clone(), y)
-            }
-            Data::U8(v) => {
-                let mut y = vec![0; n];
-                self.pool(x.shape(), v, &mut y, &mut at, u8::MIN);
-                Tensor::from_u8(shape.clone(), y)
-            }
+            Data::I8(v) => self.outputs((x.shape(), v), vec![0; n], i8::MIN, |y| Tensor::from_i8(shape, y)),
+            Data::U8(v) => self.outputs((x.shape(), v), vec![0; n], u8::MIN, |y| Tensor::from_u8(shape, y)),
             Data::I32(_) | Data::Bool(_) => {
                 return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: x.dtype() });
             }
-        };
-        Ok(if self.indices { vec![y, Tensor::from_i32(shape, at)] } else { vec![y] })
+        })
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

@@ -46,6 +46,15 @@ impl Axis {
             .filter(move |p| *p < input)
     }
 
+    /// Outputs whose tap `t` lies inside the input, the position of the first, and the step from one to the next.
+    pub fn run(&self, t: usize) -> (Range<usize>, usize, usize) {
+        let shift = t * self.dilation;
+        let first = self.begin.saturating_sub(shift).div_ceil(self.stride);
+        let last = (self.input + self.begin).saturating_sub(shift).div_ceil(self.stride).min(self.output);
+        let first = first.min(last);
+        (first..last, (first * self.stride + shift).saturating_sub(self.begin), self.stride)
+    }
+
     /// Number of taps of output `o` inside the padded input.
     pub fn padded_taps(&self, o: usize) -> usize {
         let limit = self.begin + self.input + self.end;
