@@ -55,6 +55,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "resize_downsample_scales_cubic_align_corners",
         "taken from the unrounded length there; ONNX Runtime and samebit take the output's",
     ),
+    (
+        "nonmaxsuppression_identical_boxes",
+        "shapes are static: -1 fills the rows of boxes that were not selected",
+    ),
+    (
+        "nonmaxsuppression_suppress_by_IOU_and_scores",
+        "shapes are static: -1 fills the rows of boxes that were not selected",
+    ),
 ];
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use crate::graph::{OpError, Scratch};
 use crate::tensor::{DType, Tensor};
 
 /// What a movement may know of an element.
-pub(crate) trait Element: Copy + Send + Sync + 'static {
+pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     /// The constant that is `float` for f32 and `int` for every other type.
     fn constant(float: f32, int: i32) -> Self;
 }

@@ -22,8 +22,12 @@ mod gemm_cpu;
 mod grid_sample;
 mod identity;
 mod lookup;
+mod lp_normalize;
+mod lrn;
 mod matmul;
+mod non_max_suppression;
 mod normalize;
+mod one_hot;
 mod order;
 mod pad;
 mod pool;
@@ -42,6 +46,7 @@ mod strided;
 mod tile;
 mod top_k;
 mod transpose;
+mod trilu;
 mod unary;
 mod r#where;
 
@@ -103,12 +108,14 @@ pub static OPS: &[&OpDef] = &[
     &normalize::instance::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
+    &lrn::DEF,
     &normalize::layer::DEF,
     &unary::leaky_relu::DEF,
     &binary::less::DEF,
     &binary::less_or_equal::DEF,
     &unary::log::DEF,
     &softmax::log::DEF,
+    &lp_normalize::DEF,
     &pool::average::LP,
     &matmul::DEF,
     &binary::max::DEF,
@@ -120,7 +127,9 @@ pub static OPS: &[&OpDef] = &[
     &binary::modulo::DEF,
     &binary::mul::DEF,
     &unary::neg::DEF,
+    &non_max_suppression::DEF,
     &unary::not::DEF,
+    &one_hot::DEF,
     &binary::or::DEF,
     &binary::prelu::DEF,
     &pad::DEF,
@@ -165,6 +174,7 @@ pub static OPS: &[&OpDef] = &[
     &tile::DEF,
     &top_k::DEF,
     &transpose::DEF,
+    &trilu::DEF,
     &r#where::DEF,
     &binary::xor::DEF,
 ];
