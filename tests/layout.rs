@@ -17,6 +17,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gpu", &["graph", "tensor"]),
     ("data", &["tensor", "quant", "atomic"]),
     ("exec", &["tensor", "quant", "graph", "ops", "onnx", "passes", "observers", "gpu", "data", "atomic"]),
+    // What any library call below the analyses may fail with.
+    ("error", &["onnx", "graph", "data", "exec", "gpu", "atomic"]),
     (
         "analysis",
         &[
@@ -33,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "atomic",
             "error",
             "report",
+            "error",
         ],
     ),
     ("error", &["graph", "onnx", "gpu", "data", "exec", "atomic"]),

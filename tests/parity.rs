@@ -5,10 +5,10 @@ use samebit::exec::{CpuExecutor, Engine, ExecError, GpuExecutor, Trace};
 use samebit::gpu::{Choice, Device, Gpu};
 use samebit::graph::attrs::Input;
 use samebit::graph::lower::{Io, Kernel, Lowering};
-use samebit::graph::sample::{Rng, Sample};
-use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, Reader, Scratch, Source};
+use samebit::graph::sample::{Fill, Rng, Sample, SampleInput};
+use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, Reader, Scratch, Source, ValueId};
 use samebit::ops::{OPS, by_name};
-use samebit::tensor::{Dim, Tensor, TensorType};
+use samebit::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::{Arc, OnceLock};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
@@ -312,4 +312,104 @@ fn a_changed_constant_in_a_kernel_is_found() {
         !p.check(&gpu).is_empty()
     });
     assert!(found.count() >= 4, "the walk does not see a wrong kernel");
+}
+
+/// A node of one or two inputs.
+fn add(g: &mut Graph, op: &str, attrs: Attrs, inputs: &[ValueId]) -> ValueId {
+    let typed = inputs.iter().map(|v| Some(Input { ty: g.value(*v).ty.clone(), known: None }));
+    let mut r = Reader::new(Source::Graph, op, attrs, typed.collect(), 1);
+    let op = (by_name(op).expect("in the list").read)(&mut r).expect("read");
+    let name = format!("node{}", g.nodes().len());
+    let out = format!("{name}.out");
+    g.add_node(name, None, op, inputs, &[out]).expect("types fit")[0]
+}
+
+/// A random graph over `[N, 6, 4, 4]`, of operators of different layouts, whose values stay small.
+fn random_graph(rng: &mut Rng) -> Graph {
+    let mut g = Graph::new("random");
+    let shape = [Dim::Batch(1), Dim::Fixed(6), Dim::Fixed(4), Dim::Fixed(4)];
+    let mut values: Vec<ValueId> = (0..rng.int(1, 3))
+        .map(|i| g.add_input(format!("x{i}"), TensorType::new(DType::F32, shape)))
+        .collect();
+    for i in 0..rng.int(1, 20) {
+        let (a, b) = (rng.pick(&values), rng.pick(&values));
+        let mut weights = |g: &mut Graph, shape: [usize; 4]| {
+            let drawn = SampleInput::of(shape, Fill::Range(-0.1, 0.1)).draw(rng);
+            g.add_constant(format!("w{i}"), drawn)
+        };
+        let out = match i % 5 {
+            0 => {
+                let w = weights(&mut g, [6, 6, 3, 3]);
+                add(&mut g, "Conv", Attrs::new().ints("pads", [1, 1, 1, 1]), &[a, w])
+            }
+            1 => add(&mut g, "Relu", Attrs::new(), &[a]),
+            2 => {
+                let both = add(&mut g, "Concat", Attrs::new().int("axis", 2), &[a, b]);
+                let wide = [Dim::Batch(1), Dim::Fixed(12), Dim::Fixed(4), Dim::Fixed(4)];
+                let wide = add(&mut g, "Reshape", Attrs::new().dims("shape", &wide), &[both]);
+                let w = weights(&mut g, [6, 12, 1, 1]);
+                add(&mut g, "Conv", Attrs::new(), &[wide, w])
+            }
+            3 => add(&mut g, "Sub", Attrs::new(), &[a, b]),
+            _ => add(&mut g, "Tanh", Attrs::new(), &[a]),
+        };
+        values.push(out);
+    }
+    g.outputs = vec![*values.last().expect("at least an input")];
+    g
+}
+
+#[test]
+fn both_executors_agree_on_random_graphs_with_and_without_taps() {
+    let Some(gpu) = gpu() else { return };
+    let device = Device::Gpu(gpu);
+    let mut wrong = Vec::new();
+    for seed in 0..30 {
+        let mut rng = Rng::new(seed);
+        let g = random_graph(&mut rng);
+        let inputs: Vec<Tensor> =
+            g.inputs.iter().map(|_| SampleInput::f32([5, 6, 4, 4]).draw(&mut rng)).collect();
+        let taps: Vec<ValueId> = g.nodes().iter().map(|n| n.outputs[0]).collect();
+        let want = CpuExecutor::new(g.at_batch(5).expect("holds")).run(&inputs, &taps).expect("runs");
+        let mut engine = Engine::new(g, &device).with_batch(2);
+        let all = engine.run(&inputs, &taps).expect("runs");
+        // Rounding of up to 20 layers of reductions of 54 products.
+        let tolerance = Tolerance { reduction: 20 * 54, extra: 0.0 };
+        wrong.extend(compare(&want, &all, Some(tolerance)).iter().map(|d| format!("seed {seed}: {d}")));
+        let few = engine.run(&inputs, &[]).expect("runs");
+        let out = engine.graph().outputs[0];
+        if few.values[&out] != all.values[&out] {
+            wrong.push(format!("seed {seed}: taps change the output"));
+        }
+    }
+    report(&wrong);
+}
+
+/// Host time of a run of 50 small dispatches: `cargo test --release --test parity -- --ignored --nocapture overhead`.
+#[test]
+#[ignore = "a measurement"]
+fn overhead_of_a_chain_of_fifty_relus() {
+    let Some(gpu) = gpu() else { return };
+    let mut g = Graph::new("chain");
+    let mut v = g.add_input("x", TensorType::new(DType::F32, [16]));
+    for _ in 0..50 {
+        v = add(&mut g, "Relu", Attrs::new(), &[v]);
+    }
+    g.outputs = vec![v];
+    let executor = GpuExecutor::new(Arc::clone(&gpu), &g);
+    let input = [SampleInput::f32([16]).draw(&mut Rng::new(1))];
+    let start = std::time::Instant::now();
+    let trace = executor.run(&input, &[]).expect("runs");
+    let first = start.elapsed();
+    let mut times: Vec<_> = (0..200)
+        .map(|_| {
+            let start = std::time::Instant::now();
+            executor.run(&input, &[]).expect("runs");
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    let median = times[times.len() / 2];
+    let each = median / u32::try_from(trace.dispatches).expect("few");
+    println!("{}: first {first:?}, then {median:?}, {each:?} a dispatch", Device::Gpu(gpu));
 }

@@ -98,7 +98,11 @@ impl Op for Softmax {
         check::arity(inputs, 1, 1, "1")?;
         check::f32(inputs, 0)?;
         let rank = inputs[0].rank();
-        normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
+        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
+        // Over the batch a frame's result would depend on the other frames.
+        for a in axis..if self.to_end { rank } else { axis + 1 } {
+            check::fixed(inputs, 0, a)?;
+        }
         Ok(vec![inputs[0].clone()])
     }
 
