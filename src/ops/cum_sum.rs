@@ -85,7 +85,10 @@ impl Op for CumSum {
         if !matches!(x.dtype, DType::F32 | DType::I32) {
             return Err(OpError::DType { input: 0, expected: "f32 or i32", got: x.dtype });
         }
-        normalize_axis(self.axis, x.rank()).ok_or(OpError::Axis { axis: self.axis, rank: x.rank() })?;
+        let axis =
+            normalize_axis(self.axis, x.rank()).ok_or(OpError::Axis { axis: self.axis, rank: x.rank() })?;
+        // Over the batch a frame's result would depend on the other frames.
+        check::fixed(inputs, 0, axis)?;
         Ok(vec![x.clone()])
     }
 

@@ -58,7 +58,9 @@ impl Op for LpNormalize {
         check::arity(inputs, 1, 1, "1")?;
         check::f32(inputs, 0)?;
         let rank = inputs[0].rank();
-        normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
+        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
+        // Over the batch a frame's result would depend on the other frames.
+        check::fixed(inputs, 0, axis)?;
         Ok(vec![inputs[0].clone()])
     }
 

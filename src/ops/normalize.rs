@@ -231,7 +231,12 @@ impl Op for Normalize {
             Kind::Instance => {
                 check::fixed(inputs, 0, 1)?;
             }
-            Kind::Layer { .. } | Kind::MeanVariance { .. } => {}
+            Kind::Layer { .. } | Kind::MeanVariance { .. } => {
+                // Over the batch a frame's result would depend on the other frames.
+                for a in &axes {
+                    check::fixed(inputs, 0, *a)?;
+                }
+            }
         }
         self.check_parameters(inputs)?;
         let mut out = vec![x.clone()];

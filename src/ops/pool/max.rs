@@ -174,6 +174,10 @@ impl Op for MaxPool {
         }
         let out = TensorType { dtype, shape: self.window.infer(inputs)? };
         check::size(&out)?;
+        if self.indices {
+            // They count over the whole tensor: a frame's result would depend on its place in the batch.
+            check::dims(inputs, 0)?;
+        }
         let indices = TensorType { dtype: DType::I32, shape: out.shape.clone() };
         Ok(if self.indices { vec![out, indices] } else { vec![out] })
     }
