@@ -71,6 +71,7 @@ impl Op for Trilu {
         if x.rank() < 2 {
             return Err(OpError::Rank { input: 0, expected: "at least 2", got: x.rank() });
         }
+        check::frames_apart(inputs, 0, [x.rank() - 2, x.rank() - 1])?;
         Ok(vec![x.clone()])
     }
 
