@@ -212,6 +212,15 @@ pub mod check {
         if fits { Ok(()) } else { Err(OpError::TooLarge { shape: ty.to_string() }) }
     }
 
+    /// The axes along which elements of input `i` meet do not depend on the batch: frames stay apart.
+    pub fn frames_apart(
+        inputs: &[TensorType],
+        i: usize,
+        axes: impl IntoIterator<Item = usize>,
+    ) -> Result<(), OpError> {
+        axes.into_iter().try_for_each(|axis| fixed(inputs, i, axis).map(drop))
+    }
+
     /// All dimensions of input `i` as numbers.
     pub fn dims(inputs: &[TensorType], i: usize) -> Result<Vec<usize>, OpError> {
         (0..inputs[i].rank()).map(|a| fixed(inputs, i, a)).collect()

@@ -41,10 +41,12 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
 }
 
 impl CumSum {
+    fn axis(&self, rank: usize) -> Result<usize, OpError> {
+        normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })
+    }
+
     fn rows(&self, shape: &[usize]) -> Result<Rows, OpError> {
-        let rank = shape.len();
-        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
-        Ok(Rows::linear(shape, &[axis]))
+        Ok(Rows::linear(shape, &[self.axis(shape.len())?]))
     }
 
     fn run<T: Copy + Send + Sync>(&self, rows: &Rows, x: &[T], zero: T, add: fn(T, T) -> T) -> Vec<T> {
@@ -85,10 +87,7 @@ impl Op for CumSum {
         if !matches!(x.dtype, DType::F32 | DType::I32) {
             return Err(OpError::DType { input: 0, expected: "f32 or i32", got: x.dtype });
         }
-        let axis =
-            normalize_axis(self.axis, x.rank()).ok_or(OpError::Axis { axis: self.axis, rank: x.rank() })?;
-        // Over the batch a frame's result would depend on the other frames.
-        check::fixed(inputs, 0, axis)?;
+        check::frames_apart(inputs, 0, [self.axis(x.rank())?])?;
         Ok(vec![x.clone()])
     }
 

@@ -38,10 +38,12 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
 }
 
 impl LpNormalize {
+    fn axis(&self, rank: usize) -> Result<usize, OpError> {
+        normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })
+    }
+
     fn rows(&self, shape: &[usize]) -> Result<Rows, OpError> {
-        let rank = shape.len();
-        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
-        Ok(Rows::linear(shape, &[axis]))
+        Ok(Rows::linear(shape, &[self.axis(shape.len())?]))
     }
 }
 
@@ -57,10 +59,7 @@ impl Op for LpNormalize {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         check::arity(inputs, 1, 1, "1")?;
         check::f32(inputs, 0)?;
-        let rank = inputs[0].rank();
-        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
-        // Over the batch a frame's result would depend on the other frames.
-        check::fixed(inputs, 0, axis)?;
+        check::frames_apart(inputs, 0, [self.axis(inputs[0].rank())?])?;
         Ok(vec![inputs[0].clone()])
     }
 

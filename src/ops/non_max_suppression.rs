@@ -113,6 +113,8 @@ impl Op for NonMaxSuppression {
             }
         }
         let (boxes, scores) = (&inputs[0], &inputs[1]);
+        // What is selected in one image moves the rows of the next.
+        check::frames_apart(inputs, 0, [0])?;
         let count = check::fixed(inputs, 0, 1)?;
         if boxes.shape[2] != Dim::Fixed(4) {
             return Err(OpError::shape(0, "[n, boxes, 4]", boxes));

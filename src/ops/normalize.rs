@@ -218,6 +218,7 @@ impl Op for Normalize {
         check::f32(inputs, 0)?;
         let x = &inputs[0];
         let axes = self.axes(x.rank())?;
+        check::frames_apart(inputs, 0, axes.iter().copied())?;
         match self.kind {
             Kind::Instance | Kind::Group { .. } if x.rank() < 3 => {
                 return Err(OpError::Rank { input: 0, expected: "at least 3", got: x.rank() });

@@ -77,11 +77,14 @@ fn read(row: &'static Row, r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
 }
 
 impl Softmax {
-    fn rows(&self, shape: &[usize]) -> Result<Rows, OpError> {
-        let rank = shape.len();
+    fn axes(&self, rank: usize) -> Result<Vec<usize>, OpError> {
         let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
         let end = if self.to_end { rank } else { axis + 1 };
-        Ok(Rows::linear(shape, &(axis..end).collect::<Vec<_>>()))
+        Ok((axis..end).collect())
+    }
+
+    fn rows(&self, shape: &[usize]) -> Result<Rows, OpError> {
+        Ok(Rows::linear(shape, &self.axes(shape.len())?))
     }
 }
 
@@ -97,12 +100,7 @@ impl Op for Softmax {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         check::arity(inputs, 1, 1, "1")?;
         check::f32(inputs, 0)?;
-        let rank = inputs[0].rank();
-        let axis = normalize_axis(self.axis, rank).ok_or(OpError::Axis { axis: self.axis, rank })?;
-        // Over the batch a frame's result would depend on the other frames.
-        for a in axis..if self.to_end { rank } else { axis + 1 } {
-            check::fixed(inputs, 0, a)?;
-        }
+        check::frames_apart(inputs, 0, self.axes(inputs[0].rank())?)?;
         Ok(vec![inputs[0].clone()])
     }
 

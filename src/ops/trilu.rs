@@ -71,10 +71,7 @@ impl Op for Trilu {
         if x.rank() < 2 {
             return Err(OpError::Rank { input: 0, expected: "at least 2", got: x.rank() });
         }
-        // A frame's result must not depend on its place in the batch.
-        for axis in x.rank() - 2..x.rank() {
-            check::fixed(inputs, 0, axis)?;
-        }
+        check::frames_apart(inputs, 0, [x.rank() - 2, x.rank() - 1])?;
         Ok(vec![x.clone()])
     }
 
