@@ -525,3 +525,13 @@ fn model_files_of_both_forms_are_told_apart_by_content() {
     let e = load_model(&dir.path().join("none"), &ImportOptions::default()).unwrap_err().to_string();
     has(&e, &["none"]);
 }
+
+#[test]
+fn an_optional_output_that_nobody_uses_is_as_good_as_not_named() {
+    let m = Model::new()
+        .input("x", F32, &[N, D::Size(4)])
+        .node("drop", "Dropout", &["x"], &["y", "mask"], &[])
+        .output("y");
+    assert_eq!(outputs(&ok(&m)), ["y f32[N,4]"]);
+    has(&bad(&m.output("mask")), &["Dropout", "mask"]);
+}

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Frames computed at once unless said otherwise.
 const DEFAULT_BATCH: usize = 64;
 
+/// Bytes of one tensor on the CPU: what a storage binding has at most anywhere, too.
+const CPU_TENSOR_BYTES: u64 = 2 << 30;
+
 /// Specialised graphs that the CPU keeps.
 const KEPT_GRAPHS: usize = 4;
 
@@ -164,7 +167,9 @@ impl Engine {
                 if known.len() == KEPT_GRAPHS {
                     known.remove(0);
                 }
-                known.push((batch, CpuExecutor::new(self.graph.at_batch(batch)?)));
+                let graph = self.graph.at_batch(batch)?;
+                fits_the_cpu(&graph)?;
+                known.push((batch, CpuExecutor::new(graph)));
             }
         }
         let (_, executor) = known.last().expect("just put there");
@@ -210,6 +215,19 @@ impl Engine {
 }
 
 /// Whether a smaller batch may help.
+/// Refuses a tensor that no device takes, before any memory is asked for.
+fn fits_the_cpu(graph: &Graph) -> Result<(), ExecError> {
+    for v in graph.values().iter().filter(|v| v.constant.is_none()) {
+        let elements = v.ty.elements().and_then(Dim::fixed).unwrap_or(usize::MAX);
+        let bytes = (elements as u64).saturating_mul(v.ty.dtype.size_bytes() as u64);
+        if bytes > CPU_TENSOR_BYTES {
+            let what = format!("tensor {:?} of type {}", v.name, v.ty);
+            return Err(ExecError::TooLarge { what, bytes, limit: CPU_TENSOR_BYTES });
+        }
+    }
+    Ok(())
+}
+
 fn is_too_large(e: &ExecError) -> bool {
     matches!(
         e,

@@ -140,7 +140,7 @@ impl<'a> Importer<'a> {
             self.put(&name, state);
         }
         for i in needed.nodes {
-            self.node(&graph.node[i]);
+            self.node(&graph.node[i], &needed.used);
         }
     }
 
@@ -150,8 +150,18 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn node(&mut self, node: &NodeProto) {
-        let outputs: Vec<String> = node.output.iter().map(|o| self.resolve(o)).collect();
+    fn node(&mut self, node: &NodeProto, used: &HashSet<String>) {
+        let mut named = node.output.as_slice();
+        // An optional output that nobody uses, such as Dropout's mask, is as good as not named. The number of Split's
+        // outputs says how it splits.
+        while let [first @ .., last] = named
+            && !first.is_empty()
+            && !used.contains(last)
+            && operator(node) != "Split"
+        {
+            named = first;
+        }
+        let outputs: Vec<String> = named.iter().map(|o| self.resolve(o)).collect();
         if let Err(kinds) = self.try_node(node, &outputs) {
             for kind in kinds {
                 self.problem(label(node), kind);

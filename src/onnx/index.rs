@@ -31,6 +31,8 @@ pub(super) struct Needed {
     pub initializers: BTreeSet<usize>,
     /// Indices of inputs.
     pub inputs: BTreeSet<usize>,
+    /// Every name that something needed uses.
+    pub used: HashSet<String>,
     /// Names at which the walk was told to stop.
     pub stopped_at: HashSet<String>,
     /// Place and problem.
@@ -159,6 +161,7 @@ impl<'a> Index<'a> {
             }
         }
         self.sort(&nodes, stop, &mut out);
+        out.used = seen.into_iter().map(str::to_owned).collect();
         out
     }
 
