@@ -37,6 +37,8 @@ pub trait Op: Debug + Send + Sync {
     fn attrs(&self) -> Attrs;
 
     /// Types of the outputs. Called with symbolic and with concrete types; must refuse whatever `eval` could not do.
+    /// An output that keeps a symbolic axis must keep frames apart: where a frame's elements would depend on other
+    /// frames, or on its place among them, refuse with [`OpError::SymbolicDim`]. Runs are split over the batch.
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError>;
 
     /// The meaning, on the CPU. Inputs have types that `infer` accepted. Each output element's float
