@@ -100,6 +100,7 @@ fn an_imported_graph_gives_the_bits_of_its_model() {
     let v = json(0, &["import", MODEL, "-o", text(&graph)]);
     assert_eq!(v["stage"], "float");
     assert_eq!(v["ops"]["Conv"], 6);
+    assert_eq!(v["inputs"][0]["shape"], serde_json::json!(["N", 1, 8, 8]));
     let v = json(0, &["eval", MODEL, text(&graph), "--data", DATA, "--limit", "100"]);
     let a = &v["models"][1]["agreement"]["logits"];
     assert_eq!(
@@ -188,6 +189,12 @@ fn wrong_input_ends_in_one_message_and_code_2() {
     refused(&["eval", MODEL, "--data", DATA, "--device", "tpu"], &[]);
     refused(&["eval", MODEL, "--data", DATA, "--limit", "8", "--scorer", "false"], &["false", "failed"]);
     assert!(!d.join("g").exists());
+    refused(&["eval", MODEL, "--data", DATA, "--output", "stem.weight"], &["stem.weight", "axis 0"]);
+    refused(&["eval", MODEL, "--data", DATA, "--json", "/nothing/there/x.json"], &["/nothing/there"]);
+    refused(&["eval", MODEL, "--data", DATA, "--threads", "5000"], &["--threads 5000"]);
+    let copy = write(d, "copy.onnx", &std::fs::read(MODEL).expect("reads"));
+    refused(&["import", text(&copy), "-o", text(&copy)], &["the model itself"]);
+    assert_eq!(std::fs::read(&copy).expect("is there"), std::fs::read(MODEL).expect("reads"));
     let empty = d.join("empty");
     std::fs::create_dir(&empty).expect("makes");
     refused(&["eval", MODEL, "--data", text(&empty)], &["empty"]);

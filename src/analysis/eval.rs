@@ -184,6 +184,18 @@ impl Running {
                 }
             },
         };
+        // What is scored and compared has one row a frame.
+        let rows = graph.inputs.first().and_then(|v| graph.value(*v).ty.shape.first().copied());
+        let has_rows = |v: &ValueId| graph.value(*v).ty.shape.first().copied() == rows;
+        let watched: Vec<(String, ValueId)> = watched.into_iter().filter(|(_, v)| has_rows(v)).collect();
+        if watched.is_empty() {
+            let what = match &options.output {
+                Some(name) => format!("tensor {name:?}"),
+                None => "no output".to_owned(),
+            };
+            let help = "choose another by --output";
+            return Err(Error::Usage(format!("{label}: {what}: axis 0 must count the frames; {help}")));
+        }
         if data.labels().is_some() {
             metrics.insert(0, Box::new(TopK::new(None)));
         }

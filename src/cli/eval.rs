@@ -15,7 +15,7 @@ pub(super) struct EvalArgs {
     /// ONNX models or graph files; the first is what the others are compared with
     #[arg(required = true)]
     model: Vec<PathBuf>,
-    /// Data set: a TOML file, a folder of images, or an npy
+    /// Data set: a TOML file, a folder of images, an image, a list of images (.txt), an npy or npz
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Use the first N samples only
@@ -186,7 +186,7 @@ fn models_json(report: &EvalReport) -> Vec<Value> {
                 (output.clone(), v)
             })
             .collect();
-        let ratio = ratio(m, first).map(|(_, r)| r);
+        let ratio = ratio(m, first).map(|(_, r)| r).filter(|_| !std::ptr::eq(m, first));
         json!({
             "path": m.label,
             "stage": m.stage,

@@ -4,9 +4,10 @@ use super::{Common, Outcome, show};
 use crate::error::Error;
 use crate::graph::{Graph, ValueId, file};
 use crate::onnx::{self, ImportOptions};
+use crate::tensor::Dim;
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -52,6 +53,13 @@ impl CutArgs {
 
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
     let options = args.cut.options()?;
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if same(&args.model, &args.output) {
+        return Err(Error::Usage(format!("-o {}: is the model itself", args.output.display())));
+    }
+    if args.common.json.as_ref() == Some(&args.output) {
+        return Err(Error::Usage(format!("-o {}: is the --json file, too", args.output.display())));
+    }
     let graph = onnx::import(&args.model, &options)
         .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
     file::save(&graph, &args.output)
@@ -74,7 +82,8 @@ pub(super) fn summary(graph: &Graph) -> serde_json::Value {
     let values = |ids: &[ValueId]| -> Vec<serde_json::Value> {
         let describe = |id: &ValueId| {
             let v = graph.value(*id);
-            let shape: Vec<String> = v.ty.shape.iter().map(ToString::to_string).collect();
+            let dim = |d: &Dim| d.fixed().map_or_else(|| d.to_string().into(), serde_json::Value::from);
+            let shape: Vec<serde_json::Value> = v.ty.shape.iter().map(dim).collect();
             json!({ "name": v.name, "dtype": v.ty.dtype.name(), "shape": shape })
         };
         ids.iter().map(describe).collect()

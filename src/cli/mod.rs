@@ -84,6 +84,8 @@ pub fn main() -> ExitCode {
     };
     match json.map_or(Ok(()), |path| write_json(path, &json_value)) {
         Ok(()) => ExitCode::from(code),
+        // One message is enough.
+        Err(_) if code == 2 => ExitCode::from(2),
         Err(e) => {
             eprintln!("error: {e}");
             ExitCode::from(2)
@@ -107,6 +109,13 @@ fn with_threads(common: &Common, f: impl FnOnce() -> Result<Outcome, Error>) -> 
     if common.json.as_deref() == Some(Path::new("-")) {
         show::results_to_stderr();
     }
+    if let Some(path) = &common.json {
+        // Before hours of work, not after them.
+        let dir = path.parent().filter(|p| !p.as_os_str().is_empty());
+        if let Some(dir) = dir.filter(|d| !d.is_dir()) {
+            return Err(Error::Usage(format!("--json {}: no folder {}", path.display(), dir.display())));
+        }
+    }
     if let Some(n) = common.threads {
         const MOST: usize = 1024;
         if n == 0 || n > MOST {
@@ -124,9 +133,14 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).expect("a JSON value prints") + "\n";
     if path == Path::new("-") {
         use std::io::Write;
-        // A closed pipe (`| head`) is the reader's choice, not an error.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        return Ok(());
+        let mut out = std::io::stdout();
+        return match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // A closed pipe (`| head`) is the reader's choice, not an error.
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Error::Io { path: "standard output".into(), source: e })
+            }
+            _ => Ok(()),
+        };
     }
     crate::error::write_file(path, text.as_bytes())
 }

@@ -198,6 +198,8 @@ pub(super) fn is_image(name: &str) -> bool {
 fn files_below(root: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<String>, DataError> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
+    // A file named without a folder has the empty path as its parent.
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
     let mut folders = vec![(root.to_path_buf(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
         let failed = |e: std::io::Error| DataError::io(&folder, "cannot list the folder", &e);

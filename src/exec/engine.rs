@@ -105,6 +105,11 @@ impl Engine {
             return Ok(*b);
         }
         let mut batch = self.most;
+        if matches!(self.backend, Backend::Cpu(_)) {
+            while batch > 1 && self.graph.at_batch(batch).map_or(u64::MAX, |g| peak_bytes(&g)) > self.budget {
+                batch /= 2;
+            }
+        }
         if let Backend::Gpu(gpu) = &self.backend {
             loop {
                 match gpu.plan(batch, taps) {
@@ -215,6 +220,37 @@ impl Engine {
 }
 
 /// Whether a smaller batch may help.
+/// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
+fn peak_bytes(graph: &Graph) -> u64 {
+    let bytes = |v: &ValueId| {
+        let v = graph.value(*v);
+        let elements = v.ty.elements().and_then(Dim::fixed).unwrap_or(usize::MAX);
+        if v.constant.is_some() {
+            0
+        } else {
+            (elements as u64).saturating_mul(v.ty.dtype.size_bytes() as u64)
+        }
+    };
+    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
+    for (i, node) in graph.nodes().iter().enumerate() {
+        node.inputs.iter().chain(&node.outputs).for_each(|v| {
+            last_use.insert(*v, i);
+        });
+    }
+    let mut alive: u64 = graph.inputs.iter().map(bytes).fold(0, u64::saturating_add);
+    let mut peak = alive;
+    for (i, node) in graph.nodes().iter().enumerate() {
+        alive = node.outputs.iter().map(bytes).fold(alive, u64::saturating_add);
+        peak = peak.max(alive);
+        let mut dead: Vec<&ValueId> = node.inputs.iter().chain(&node.outputs).collect();
+        dead.sort_unstable();
+        dead.dedup();
+        let dead = dead.into_iter().filter(|v| last_use.get(v) == Some(&i) && !graph.outputs.contains(v));
+        alive = dead.map(bytes).fold(alive, u64::saturating_sub);
+    }
+    peak
+}
+
 /// Refuses a tensor that no device takes, before any memory is asked for.
 fn fits_the_cpu(graph: &Graph) -> Result<(), ExecError> {
     for v in graph.values().iter().filter(|v| v.constant.is_none()) {
@@ -406,5 +442,28 @@ mod tests {
             assert!(e.contains("\"y\"") && e.contains(&format!("f32[{}]", bad[0])), "{e}");
         }
         assert!(matches!(engine.run(&good[..1], &[]), Err(ExecError::InputCount { expected: 2, got: 1 })));
+    }
+
+    #[test]
+    fn the_cpu_takes_as_many_frames_as_fit_the_budget() {
+        let (mut g, x) = batched(&[N, Dim::Fixed(256)]);
+        let y = add(&mut g, "Sigmoid", Attrs::new(), x);
+        let z = add(&mut g, "Relu", Attrs::new(), y);
+        g.outputs = vec![add(&mut g, "Sigmoid", Attrs::new(), z)];
+        // Two tensors of 1 KiB a frame are alive at once.
+        assert_eq!(peak_bytes(&g.at_batch(16).unwrap()), 16 * 2048);
+        for (budget, batch) in [(1 << 30, 64), (64 * 2048, 64), (64 * 2048 - 1, 32), (1, 1)] {
+            let mut engine = Engine::new(g.clone(), &Device::Cpu).with_budget(budget);
+            assert_eq!(engine.batch(&[]).unwrap(), batch, "budget {budget}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_beyond_two_gibibytes_is_refused_by_name() {
+        let (mut g, x) = batched(&[N, Dim::Fixed(1 << 29)]);
+        g.outputs = vec![add(&mut g, "Sigmoid", Attrs::new(), x)];
+        assert!(fits_the_cpu(&g.at_batch(1).unwrap()).is_ok());
+        let e = fits_the_cpu(&g.at_batch(2).unwrap()).unwrap_err().to_string();
+        assert!(e.contains("\"x\"") && e.contains("4294967296"), "{e}");
     }
 }
