@@ -2,7 +2,9 @@
 //! thread counts, and their accuracy on the CPU. Where `../shared` is not there (or `SAMEBIT_SHARED` names nothing), the
 //! tests are reported as ignored.
 
-use libtest_mimic::{Arguments, Trial};
+mod support;
+
+use libtest_mimic::Arguments;
 use samebit::analysis::eval::{Candidate, EvalOptions, eval};
 use samebit::data::Array;
 use samebit::data::Dataset;
@@ -12,6 +14,7 @@ use samebit::graph::Graph;
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::tensor::Tensor;
 use std::path::{Path, PathBuf};
+use support::trial;
 
 const MODELS: [&str; 8] = [
     "ad01_autoencoder",
@@ -31,22 +34,25 @@ fn shared() -> PathBuf {
 }
 
 fn main() {
-    let args = Arguments::from_args();
     let absent = !shared().join("models").is_dir();
-    let model = |name: &str, f: fn()| {
-        Trial::test(name, move || {
-            f();
-            Ok(())
-        })
-    };
     let trials = vec![
-        model("outputs_equal_onnx_runtime", outputs_equal_onnx_runtime).with_ignored_flag(absent),
-        model("batches_and_threads_do_not_change_a_bit", batches_and_threads_do_not_change_a_bit)
-            .with_ignored_flag(absent),
-        model("accuracy_is_the_documented_one", accuracy_is_the_documented_one).with_ignored_flag(absent),
-        model("the_difference_notices_a_wrong_element", the_difference_notices_a_wrong_element),
+        trial("outputs_equal_onnx_runtime", absent, outputs_equal_onnx_runtime),
+        trial("batches_and_threads_do_not_change_a_bit", absent, batches_and_threads_do_not_change_a_bit),
+        trial("accuracy_is_the_documented_one", absent, accuracy_is_the_documented_one),
+        trial("every_example_model_is_in_the_list", absent, every_example_model_is_in_the_list),
+        trial("the_difference_notices_a_wrong_element", false, the_difference_notices_a_wrong_element),
     ];
-    libtest_mimic::run(&args, trials).exit();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// No model is left out.
+fn every_example_model_is_in_the_list() {
+    let mut found: Vec<String> = std::fs::read_dir(shared().join("models"))
+        .expect("lists")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    assert_eq!(found, MODELS.map(|m| format!("{m}.onnx")));
 }
 
 /// The CPU, and an adapter where there is one.

@@ -1,5 +1,8 @@
 //! Both executors on the samples of every operator: equal results, nothing left to the CPU, memory full of NaN before.
 
+mod support;
+
+use libtest_mimic::Arguments;
 use samebit::exec::parity::{Tolerance, compare};
 use samebit::exec::{CpuExecutor, Engine, ExecError, GpuExecutor, Trace};
 use samebit::gpu::{Choice, Device, Gpu};
@@ -10,10 +13,33 @@ use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, Reader, Scratch, Source, 
 use samebit::ops::{OPS, by_name};
 use samebit::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::{Arc, OnceLock};
+use support::trial;
 
 const SEEDS: std::ops::Range<u64> = 0..4;
 
-/// The GPU of these tests, a software one included. Without one they say so and pass, unless `SAMEBIT_REQUIRE_GPU=1`.
+fn main() {
+    let absent = gpu().is_none();
+    // The last one is a measurement: `-- --ignored` runs it.
+    let trials = vec![
+        trial("both_executors_agree_on_every_operator", absent, both_executors_agree_on_every_operator),
+        trial("the_batch_changes_no_bit_on_the_gpu", absent, the_batch_changes_no_bit_on_the_gpu),
+        trial(
+            "neither_batch_nor_threads_change_a_bit_on_the_cpu",
+            false,
+            neither_batch_nor_threads_change_a_bit_on_the_cpu,
+        ),
+        trial("a_changed_constant_in_a_kernel_is_found", absent, a_changed_constant_in_a_kernel_is_found),
+        trial(
+            "both_executors_agree_on_random_graphs_with_and_without_taps",
+            absent,
+            both_executors_agree_on_random_graphs_with_and_without_taps,
+        ),
+        trial("overhead_of_a_chain_of_fifty_relus", true, overhead_of_a_chain_of_fifty_relus),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// The GPU of these tests, a software one included. Without one they are reported as ignored, unless `SAMEBIT_REQUIRE_GPU=1`.
 fn gpu() -> Option<Arc<Gpu>> {
     static GPU: OnceLock<Option<Arc<Gpu>>> = OnceLock::new();
     let open = || match Device::open(&Choice::Gpu) {
@@ -21,7 +47,7 @@ fn gpu() -> Option<Arc<Gpu>> {
         Ok(Device::Cpu) => unreachable!("a GPU was asked for"),
         Err(e) => {
             assert_ne!(std::env::var("SAMEBIT_REQUIRE_GPU").as_deref(), Ok("1"), "{e}");
-            eprintln!("ignored: {e}");
+            eprintln!("no GPU: {e}");
             None
         }
     };
@@ -131,7 +157,6 @@ fn report(findings: &[String]) {
     assert!(findings.is_empty(), "{} failures:\n{}", findings.len(), findings.join("\n"));
 }
 
-#[test]
 fn both_executors_agree_on_every_operator() {
     let Some(gpu) = gpu() else { return };
     let mut wrong = Vec::new();
@@ -226,7 +251,6 @@ fn batch_differences(p: &Problem, device: &Device) -> Vec<String> {
     }
 }
 
-#[test]
 fn the_batch_changes_no_bit_on_the_gpu() {
     let Some(gpu) = gpu() else { return };
     let device = Device::Gpu(gpu);
@@ -242,7 +266,6 @@ fn the_batch_changes_no_bit_on_the_gpu() {
     report(&wrong);
 }
 
-#[test]
 fn neither_batch_nor_threads_change_a_bit_on_the_cpu() {
     let (mut wrong, mut ran) = (Vec::new(), 0);
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads");
@@ -303,7 +326,6 @@ impl Op for Spoiled {
     }
 }
 
-#[test]
 fn a_changed_constant_in_a_kernel_is_found() {
     let Some(gpu) = gpu() else { return };
     let def = by_name("Relu").expect("Relu is in the list");
@@ -359,7 +381,6 @@ fn random_graph(rng: &mut Rng) -> Graph {
     g
 }
 
-#[test]
 fn both_executors_agree_on_random_graphs_with_and_without_taps() {
     let Some(gpu) = gpu() else { return };
     let device = Device::Gpu(gpu);
@@ -386,8 +407,6 @@ fn both_executors_agree_on_random_graphs_with_and_without_taps() {
 }
 
 /// Host time of a run of 50 small dispatches: `cargo test --release --test parity -- --ignored --nocapture overhead`.
-#[test]
-#[ignore = "a measurement"]
 fn overhead_of_a_chain_of_fifty_relus() {
     let Some(gpu) = gpu() else { return };
     let mut g = Graph::new("chain");

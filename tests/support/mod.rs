@@ -4,7 +4,17 @@
 
 pub mod onnx;
 
+use libtest_mimic::Trial;
 use std::path::PathBuf;
+
+/// A test of a binary without the standard harness, reported as ignored where `ignored` holds.
+pub fn trial(name: &str, ignored: bool, f: fn()) -> Trial {
+    let run = move || {
+        f();
+        Ok(())
+    };
+    Trial::test(name, run).with_ignored_flag(ignored)
+}
 
 /// A file or folder of the example data; `None` where it is not there.
 pub fn shared(path: &str) -> Option<PathBuf> {
