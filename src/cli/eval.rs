@@ -63,7 +63,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
     let json = json!({
         "device": device.to_string(),
         "dispatches": report.models.iter().map(|m| m.dispatches).sum::<u64>(),
-        "cpu_ops": report.models.iter().map(|m| super::cpu_ops(&m.cpu_ops)).collect::<Vec<_>>().concat_values(),
+        "cpu_ops": super::cpu_ops(report.models.iter().flat_map(|m| &m.cpu_ops)),
         "data": data.name(),
         "samples": data.len(),
         "seconds": report.elapsed.as_secs_f64(),
@@ -72,17 +72,6 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
             .map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect::<Vec<_>>(),
     });
     Ok(Outcome { json, not_good: !report.skipped.is_empty() && !args.allow_skips })
-}
-
-trait ConcatValues {
-    fn concat_values(self) -> Value;
-}
-
-impl ConcatValues for Vec<Value> {
-    /// The elements of lists in one list.
-    fn concat_values(self) -> Value {
-        self.into_iter().filter_map(|v| v.as_array().cloned()).flatten().collect()
-    }
 }
 
 /// Tables of metrics and agreement, then what needs attention.

@@ -157,6 +157,6 @@ fn number(x: f64) -> serde_json::Value {
 }
 
 /// The JSON of the ops that ran on the CPU although a GPU was asked for.
-fn cpu_ops(ops: &[(String, &'static str)]) -> serde_json::Value {
-    ops.iter().map(|(node, reason)| serde_json::json!({ "node": node, "reason": reason })).collect()
+fn cpu_ops<'a>(ops: impl IntoIterator<Item = &'a (String, &'static str)>) -> serde_json::Value {
+    ops.into_iter().map(|(node, reason)| serde_json::json!({ "node": node, "reason": reason })).collect()
 }
