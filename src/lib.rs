@@ -10,5 +10,6 @@ pub mod gpu;
 pub mod graph;
 pub mod onnx;
 pub mod ops;
+pub mod passes;
 pub mod quant;
 pub mod tensor;

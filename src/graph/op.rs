@@ -65,6 +65,17 @@ pub trait Op: Debug + Send + Sync {
 pub enum QuantRule<'a> {
     /// It runs in f32.
     Float,
+    /// Sums of products of inputs 0 and 1; input 2, if any, is added in the accumulator.
+    Gemm {
+        /// The axis of input 1 along which output channels lie, where that is a constant; -1 is the last one.
+        channel_axis: i64,
+    },
+    /// A clamp of its input, which may end the group of the operator before it.
+    Clamp,
+    /// Codes of input 0 pass through, with their parameters.
+    Codes,
+    /// Inputs and outputs are codes, each with parameters of its own.
+    Compute,
     /// It is a quantizer.
     Quantizer(&'a Quantizer),
 }

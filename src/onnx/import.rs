@@ -2,11 +2,12 @@
 
 use super::importer::{Importer, State, fits};
 use super::index::{Index, Producer};
-use super::problem::{ImportError, MAX_OPSET, MIN_OPSET, ProblemKind, near};
+use super::problem::{ImportError, MAX_OPSET, MIN_OPSET, ProblemKind};
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::{GraphProto, ModelProto, ValueInfoProto, type_proto};
 use super::tensors::{self, Folder, type_name};
 use super::{ImportOptions, problem::TensorProblem};
+use crate::error::near;
 use crate::graph::attrs::onnx_dtype;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{DType, Dim, TensorType};

@@ -8,7 +8,7 @@ use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -124,6 +124,10 @@ impl Op for Concat {
             dispatches.extend(copy.dispatch(Operand::Input(i), Operand::Output(0)));
         }
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Compute
     }
 }
 

@@ -9,7 +9,7 @@ use super::gemm_cpu::{Mat, product};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -156,6 +156,10 @@ impl Op for ConvTranspose {
         let b = Operand::Input(if bias { 2 } else { 1 });
         let bind = [Operand::Input(0), Operand::Input(1), b, Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(invocations))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Gemm { channel_axis: 1 }
     }
 }
 

@@ -10,7 +10,7 @@ use super::strided::signed;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, axes, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -138,5 +138,9 @@ impl Op for GatherElements {
         };
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

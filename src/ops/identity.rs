@@ -5,7 +5,7 @@
 use crate::graph::lower::{Io, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -82,5 +82,9 @@ impl Op for Identity {
 
     fn lower(&self, _io: &Io) -> Result<Lowering, OpError> {
         Ok(Lowering::Alias)
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -9,7 +9,7 @@ use crate::graph::attrs::{Known, normalize_axis};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -184,5 +184,9 @@ impl Op for Pad {
             _ => self.fill.int.cast_unsigned(),
         };
         Ok(self.lookup(&io.inputs[0], &io.outputs[0]).lower(word))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -9,7 +9,7 @@ use super::rows::{RowParams, Rows, sum};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -441,6 +441,14 @@ impl Op for Reduce {
         let params = Params { rows: rows.params(), identity };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([rows.dispatch(kernel, &params, bind)]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.row.def.name {
+            "ReduceMax" | "ReduceMin" | "GlobalMaxPool" => QuantRule::Codes,
+            "ReduceMean" | "ReduceSum" | "GlobalAveragePool" => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::graph::attrs::{SymInt, normalize_axis};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -458,5 +458,13 @@ impl Op for Resize {
         let fill = self.fill();
         let word = if x.dtype == DType::F32 { fill.float.to_bits() } else { fill.int.cast_unsigned() };
         Ok(self.lookup(x, y).lower(word))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.mode {
+            "nearest" => QuantRule::Codes,
+            "linear" => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::graph::attrs::SymInt;
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -145,5 +145,9 @@ impl Op for Split {
         let copies = self.copies(&io.inputs[0], &io.outputs);
         let of = |(i, copy): (usize, &StridedCopy)| copy.dispatch(Operand::Input(0), Operand::Output(i));
         Ok(Lowering::run(copies.iter().enumerate().filter_map(of).collect::<Vec<_>>()))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -13,7 +13,7 @@ use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -301,6 +301,13 @@ impl Op for Binary {
         }
         let temps = vec![out.size_bytes(); n.saturating_sub(2).min(2)];
         Ok(Lowering::Run { dispatches, temps, tables: Vec::new() })
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.row.forms[0].apply {
+            Apply::F32(_) if self.row.kind != Kind::Modulo => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }
 
