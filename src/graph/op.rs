@@ -20,7 +20,8 @@ pub struct OpDef {
     pub name: &'static str,
     /// ONNX operator types that it reads, in the default domain unless written `domain:type`.
     pub onnx: &'static [&'static str],
-    /// Reads it. Types of the inputs have been checked for existence only.
+    /// Reads it. Types of the inputs have been checked for existence only. Attributes are read, and judged by
+    /// themselves, before an input is asked for: a node is judged also where what feeds it is not known.
     pub read: ReadFn,
     /// Every kernel that [`Op::lower`] may name.
     pub kernels: &'static [&'static Kernel],
@@ -69,6 +70,12 @@ pub enum OpError {
     /// A required input is not there.
     #[error("input {input} is missing")]
     MissingInput {
+        /// Its index.
+        input: usize,
+    },
+    /// Nothing is known of an input, because of a problem reported elsewhere.
+    #[error("input {input} is not known")]
+    UnknownInput {
         /// Its index.
         input: usize,
     },

@@ -11,6 +11,7 @@ mod fold;
 mod import;
 mod importer;
 mod index;
+mod node;
 mod problem;
 mod proto;
 mod tensors;

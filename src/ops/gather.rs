@@ -62,7 +62,7 @@ struct Plan {
 pub(super) static GATHER: OpDef = OpDef {
     name: "Gather",
     onnx: &["Gather"],
-    read: |r| Ok(Arc::new(Gather::Axis(r.axis("axis", 0, r.input(0)?.rank())?))),
+    read: |r| Ok(Arc::new(Gather::Axis(r.axis_of(0, "axis", 0)?))),
     kernels: &[&KERNEL],
     samples: gather_samples,
 };

@@ -34,7 +34,7 @@ pub(super) static DEF: OpDef =
     OpDef { name: "GatherElements", onnx: &["GatherElements"], read, kernels: &[&KERNEL], samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    Ok(Arc::new(GatherElements { axis: r.axis("axis", 0, r.input(0)?.rank())? }))
+    Ok(Arc::new(GatherElements { axis: r.axis_of(0, "axis", 0)? }))
 }
 
 fn samples(rng: &mut Rng) -> Vec<Sample> {

@@ -9,7 +9,7 @@ use crate::graph::attrs::{Known, normalize_axis};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, Source};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub(super) static DEF: OpDef = OpDef { name: "Pad", onnx: &["Pad"], read, kernel
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let mode = r.one_of("mode", "constant", MODES)?;
+    // Until opset 10 an attribute, always a number.
+    if matches!(r.source(), Source::Onnx(_)) {
+        r.float("value", 0.0)?;
+    }
     let given = r.ints_or_input("pads", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
     let axes = r.ints_or_input("axes", 3)?;
     let dtype = r.input(0)?.dtype;

@@ -58,10 +58,7 @@ struct Scatter {
 pub(super) static ELEMENTS: OpDef = OpDef {
     name: "ScatterElements",
     onnx: &["ScatterElements", "Scatter"],
-    read: |r| {
-        let axis = r.axis("axis", 0, r.input(0)?.rank())?;
-        read(r, Some(axis))
-    },
+    read: |r| read(r, true),
     kernels: &KERNELS,
     samples: element_samples,
 };
@@ -69,13 +66,15 @@ pub(super) static ELEMENTS: OpDef = OpDef {
 pub(super) static ND: OpDef = OpDef {
     name: "ScatterND",
     onnx: &["ScatterND"],
-    read: |r| read(r, None),
+    read: |r| read(r, false),
     kernels: &KERNELS,
     samples: nd_samples,
 };
 
-fn read(r: &mut Reader, axis: Option<usize>) -> Result<Arc<dyn Op>, OpError> {
-    Ok(Arc::new(Scatter { axis, reduction: r.one_of("reduction", "none", REDUCTIONS)? }))
+fn read(r: &mut Reader, elements: bool) -> Result<Arc<dyn Op>, OpError> {
+    let reduction = r.one_of("reduction", "none", REDUCTIONS)?;
+    let axis = if elements { Some(r.axis_of(0, "axis", 0)?) } else { None };
+    Ok(Arc::new(Scatter { axis, reduction }))
 }
 
 fn pick(shape: &[usize], d: usize) -> SampleInput {
