@@ -273,12 +273,13 @@ impl Reader {
         }
     }
 
-    /// Why input `i`, which says `what`, has no value here.
-    pub fn no_value(&self, i: usize, what: &str) -> OpError {
-        if self.unknown.contains(&i) {
-            return OpError::UnknownInput { input: i };
+    /// Why input `i`, which says `what`, has no value of the `expected` type here.
+    pub fn no_value(&self, i: usize, what: &str, expected: &'static str) -> OpError {
+        match self.known(i) {
+            _ if self.unknown.contains(&i) => OpError::UnknownInput { input: i },
+            Some(Known::Tensor(t)) => OpError::DType { input: i, expected, got: t.dtype() },
+            _ => OpError::NotConstant { input: i, what: what.to_owned() },
         }
-        OpError::NotConstant { input: i, what: what.to_owned() }
     }
 
     /// Value of input `i` where it is constant, without consuming it.
@@ -450,7 +451,7 @@ impl Reader {
             }
             None => None,
         };
-        let values = values.ok_or_else(|| self.no_value(index, name))?;
+        let values = values.ok_or_else(|| self.no_value(index, name, "integers"))?;
         self.consume(index);
         Ok(Some(values))
     }
@@ -498,7 +499,7 @@ impl Reader {
             Some(Known::Ints { values, .. }) => values.iter().map(|s| s.int().map(|v| v as f32)).collect(),
             None => None,
         };
-        let values = values.ok_or_else(|| self.no_value(index, name))?;
+        let values = values.ok_or_else(|| self.no_value(index, name, "numbers"))?;
         self.consume(index);
         Ok(Some(values))
     }

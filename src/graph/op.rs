@@ -89,6 +89,18 @@ pub enum OpError {
         /// What it is.
         got: DType,
     },
+    /// Element types that do not go together.
+    #[error("input 0 is {first} and input {input} is {got}; supported: {supported}")]
+    DTypes {
+        /// What input 0 is.
+        first: DType,
+        /// Index of the other input.
+        input: usize,
+        /// What that is.
+        got: DType,
+        /// What is supported.
+        supported: &'static str,
+    },
     /// Wrong rank.
     #[error("input {input} must have rank {expected}, has {got}")]
     Rank {

@@ -109,6 +109,14 @@ impl<'a> Importer<'a> {
         self.env.insert(name.to_owned(), state);
     }
 
+    /// An input whose type cannot be had, and why.
+    pub(super) fn refuse_input(&mut self, name: &str, kinds: Vec<ProblemKind>) {
+        self.put_input(name, None);
+        for kind in kinds {
+            self.problem(format!("input {name:?}"), kind);
+        }
+    }
+
     /// Reads the initializers and nodes that are needed.
     pub(super) fn walk(&mut self, graph: &GraphProto, needed: Needed) {
         for (place, kind) in needed.problems {
