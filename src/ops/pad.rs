@@ -211,3 +211,31 @@ impl Op for Pad {
         Ok(self.lookup(&io.inputs[0], &io.outputs[0]).lower(word))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ONNX Runtime 1.31 gives for 0, 1, 2, 3.
+    #[test]
+    fn negative_pads_crop_before_the_rest_is_repeated() {
+        let cases: [(&str, [i64; 2], &[f32]); 9] = [
+            ("wrap", [-2, 3], &[2.0, 3.0, 2.0, 3.0, 2.0]),
+            ("wrap", [5, -2], &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]),
+            ("wrap", [2, -2], &[0.0, 1.0, 0.0, 1.0]),
+            ("edge", [-2, 2], &[2.0, 3.0, 3.0, 3.0]),
+            ("edge", [3, -2], &[0.0, 0.0, 0.0, 0.0, 1.0]),
+            ("reflect", [-2, 1], &[2.0, 3.0, 2.0]),
+            ("reflect", [1, -2], &[1.0, 0.0, 1.0]),
+            ("reflect", [3, 3], &[3.0, 2.0, 1.0, 0.0, 1.0, 2.0, 3.0, 2.0, 1.0, 0.0]),
+            ("constant", [-2, 1], &[2.0, 3.0, 9.0]),
+        ];
+        for (mode, pads, want) in cases {
+            let fill = FillValue { float: 9.0, int: 0 };
+            let pad = Pad { mode, pads: pads.to_vec(), dtype: DType::F32, fill };
+            let x = Tensor::from_f32([4], vec![0.0, 1.0, 2.0, 3.0]);
+            let y = pad.eval(&Scratch::new(), &[x]).expect("runs").remove(0);
+            assert_eq!(y.as_f32(), Some(want), "{mode} {pads:?}");
+        }
+    }
+}
