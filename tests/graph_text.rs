@@ -143,6 +143,14 @@ fn saved(g: &Graph) -> Vec<u8> {
 }
 
 #[test]
+fn one_graph_is_one_file_bit_for_bit() {
+    let first = saved(&sample());
+    for _ in 0..16 {
+        assert_eq!(saved(&sample()), first);
+    }
+}
+
+#[test]
 fn a_changed_copy_is_not_equal() {
     let g = sample();
     let other = build("sample", &[Step::Leaky(0x3f80_0000), Step::Relu], true);
@@ -198,8 +206,13 @@ fn text_errors_say_where_and_what_was_expected() {
     let cases = [
         ("", 1, 1, "`graph`"),
         ("graph g float", 1, 7, "the graph's name in quotes"),
-        ("graph \"g\" cooked", 1, 11, "a stage (float)"),
-        ("graph \"g\" float\ninput v0 \"x\" f33[N]", 2, 14, "an element type (f32, i32, bool, i8, u8)"),
+        ("graph \"g\" cooked", 1, 11, "a stage (float, fake-quant)"),
+        (
+            "graph \"g\" float\ninput v0 \"x\" f33[N]",
+            2,
+            14,
+            "an element type (f32, i32, bool, i8, u8, i16, u16, i4, u4)",
+        ),
         ("graph \"g\" float\ninput v0 \"x\" f32[-1]", 2, 18, "a dimension such as 3, N or 2N"),
         ("graph \"g\" float\ninput v0 \"x\" f32[1099511627776]", 2, 18, "at most 6 axes and 2^31 elements"),
         ("graph \"g\" float\ninput v1 \"x\" f32[N]", 2, 20, "a value v0"),

@@ -187,9 +187,7 @@ fn write(dir: &Path, name: &str, t: &Tensor, format: Format) -> Result<PathBuf, 
             let path = path("txt");
             let lines: Vec<String> = match t.data() {
                 Data::F32(v) => v.iter().map(f32::to_string).collect(),
-                Data::I32(v) => v.iter().map(i32::to_string).collect(),
-                Data::I8(v) => v.iter().map(i8::to_string).collect(),
-                Data::Bool(v) | Data::U8(v) => v.iter().map(u8::to_string).collect(),
+                _ => (0..t.len()).map(|i| t.number(i).to_string()).collect(),
             };
             write_file(&path, (lines.join("\n") + "\n").as_bytes())?;
             Ok(path)

@@ -54,8 +54,10 @@ fn stored(dtype: DType) -> Dtype {
         DType::F32 => Dtype::F32,
         DType::I32 => Dtype::I32,
         DType::Bool => Dtype::BOOL,
-        DType::I8 => Dtype::I8,
-        DType::U8 => Dtype::U8,
+        DType::I8 | DType::I4 => Dtype::I8,
+        DType::U8 | DType::U4 => Dtype::U8,
+        DType::I16 => Dtype::I16,
+        DType::U16 => Dtype::U16,
     }
 }
 
@@ -114,7 +116,12 @@ impl<'a> Parts<'a> {
         let entries = [("samebit", VERSION.to_owned()), ("graph", json)];
         let entries: HashMap<String, String> = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let metadata = Metadata::new(Some(entries), infos).map_err(FileError::Form)?;
-        let mut header = serde_json::to_vec(&metadata).map_err(JsonError::from)?;
+        let mut header = serde_json::to_value(&metadata).map_err(JsonError::from)?;
+        // The entries come in the order of a hash map, but one graph is to have one file.
+        if let Some(entries) = header.get_mut("__metadata__").and_then(serde_json::Value::as_object_mut) {
+            entries.sort_keys();
+        }
+        let mut header = serde_json::to_vec(&header).map_err(JsonError::from)?;
         header.resize(header.len().next_multiple_of(8), b' ');
         Ok(Parts { header, tensors: tensors.into_iter().map(|(_, t)| t).collect() })
     }
