@@ -206,6 +206,30 @@ fn wrong_input_ends_in_one_message_and_code_2() {
 }
 
 #[test]
+fn a_graph_file_goes_to_standard_output_where_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("g");
+    assert_eq!(samebit(&["import", MODEL, "-o", text(&file)]).status.code(), Some(0));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_samebit"));
+    let o = command.args(["import", MODEL, "-o", "-"]).current_dir(&dir).output().expect("the binary runs");
+    assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+    assert!(o.stdout == std::fs::read(&file).expect("was written"), "not the bytes of the file");
+    assert!(stderr(&o).contains("input image: f32[N,1,8,8]"), "{}", stderr(&o));
+    assert_eq!(std::fs::read_dir(&dir).expect("lists").count(), 1, "a file was written");
+    refused(&["import", MODEL, "-o", "-", "--json", "-"], &["-o -", "--json"]);
+}
+
+#[test]
+fn what_is_no_onnx_model_is_told_by_what_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (graph, out) = (dir.path().join("g"), dir.path().join("h"));
+    assert_eq!(samebit(&["import", MODEL, "-o", text(&graph)]).status.code(), Some(0));
+    refused(&["import", text(&graph), "-o", text(&out)], &["is a safetensors file", "needs no import"]);
+    refused(&["import", DATA, "-o", text(&out)], &["eval.toml: not an ONNX model: it is a text file"]);
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_scorer_gets_outputs_and_its_numbers_are_reported() {
     let scorer =
         "sh -c 'test -f \"$0/logits.npy\" && test -f \"$0/index.json\" && echo {\\\"mine\\\": 0.25}'";

@@ -21,7 +21,8 @@ pub struct OpDef {
     pub name: &'static str,
     /// ONNX operator types that it reads, in the default domain unless written `domain:type`.
     pub onnx: &'static [&'static str],
-    /// Reads it. Types of the inputs have been checked for existence only.
+    /// Reads it. Types of the inputs have been checked for existence only. Attributes are read, and judged by
+    /// themselves, before an input is asked for: a node is judged also where what feeds it is not known.
     pub read: ReadFn,
     /// Every kernel that [`Op::lower`] may name.
     pub kernels: &'static [&'static Kernel],
@@ -98,6 +99,12 @@ pub enum OpError {
         /// Its index.
         input: usize,
     },
+    /// Nothing is known of an input, because of a problem reported elsewhere.
+    #[error("input {input} is not known")]
+    UnknownInput {
+        /// Its index.
+        input: usize,
+    },
     /// Wrong element type.
     #[error("input {input} must be {expected}, is {got}")]
     DType {
@@ -107,6 +114,18 @@ pub enum OpError {
         expected: &'static str,
         /// What it is.
         got: DType,
+    },
+    /// Element types that do not go together.
+    #[error("input 0 is {first} and input {input} is {got}; supported: {supported}")]
+    DTypes {
+        /// What input 0 is.
+        first: DType,
+        /// Index of the other input.
+        input: usize,
+        /// What that is.
+        got: DType,
+        /// What is supported.
+        supported: &'static str,
     },
     /// Wrong rank.
     #[error("input {input} must have rank {expected}, has {got}")]

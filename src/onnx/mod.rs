@@ -11,6 +11,7 @@ mod fold;
 mod import;
 mod importer;
 mod index;
+mod node;
 mod problem;
 mod proto;
 mod tensors;
@@ -60,6 +61,9 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<Dim>), String> {
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let io = |error| ImportError::Io { path: path.to_owned(), error };
     let bytes = std::fs::read(path).map_err(io)?;
+    if file::is_graph_file(&bytes, bytes.len() as u64) {
+        return Err(ImportError::Safetensors);
+    }
     let folder = match path.parent() {
         Some(p) if p.as_os_str().is_empty() => Path::new("."),
         Some(p) => p,

@@ -33,6 +33,17 @@ pub enum ImportError {
         /// The version, or `none`.
         found: String,
     },
+    /// The default operator set in two versions.
+    #[error("the default domain is imported as operator set {first} and as {other}; supported: one version")]
+    Opsets {
+        /// The first version.
+        first: i64,
+        /// Another one.
+        other: i64,
+    },
+    /// A graph file, or another safetensors file, where an ONNX model belongs.
+    #[error("is a safetensors file, as graph files are, not an ONNX model; a graph file needs no import")]
+    Safetensors,
     /// A name given to the import that the model does not have.
     #[error("{option}: the model has no tensor {name:?}{}", near_text(near))]
     NoSuchTensor {
@@ -154,6 +165,24 @@ pub enum ProblemKind {
         dim: String,
         /// A shape to give.
         example: String,
+    },
+    /// A size that is none, and does not stand for an open one either.
+    #[error("dimension {axis} is {value}; supported: sizes from 0 on, and -1 or a name where it is open")]
+    NegativeDim {
+        /// Index of the dimension.
+        axis: usize,
+        /// What the file says.
+        value: i64,
+    },
+    /// A shape given for an input that has another one.
+    #[error(
+        "--shape gives {given}, the model declares {declared}; give what it declares, and sizes for what is open"
+    )]
+    GivenShape {
+        /// The shape that was given.
+        given: String,
+        /// The model's.
+        declared: String,
     },
     /// A tensor whose type the file does not say.
     #[error("its {what} is not stated; supported: tensors with a shape{hint}")]

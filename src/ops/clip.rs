@@ -37,7 +37,13 @@ enum Clip {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let got = r.input(0)?.dtype;
+    let got = r.input(0).map(|t| t.dtype);
+    if got.is_err() {
+        // The bounds were attributes until opset 10, always numbers.
+        r.float("min", 0.0)?;
+        r.float("max", 0.0)?;
+    }
+    let got = got?;
     Ok(Arc::new(match got {
         DType::F32 => {
             let mut bound = |name: &str, input| {

@@ -21,9 +21,9 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Concat", onnx: &["Concat"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let rank = r.input(0)?.rank();
     // Required since opset 4; the default only serves the message.
     let axis = r.opt_int("axis")?.ok_or_else(|| r.unsupported("axis", "none", "an axis"))?;
+    let rank = r.input(0)?.rank();
     let axis = normalize_axis(axis, rank).ok_or(OpError::Axis { axis, rank })?;
     Ok(Arc::new(Concat { axis }))
 }

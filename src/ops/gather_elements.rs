@@ -5,7 +5,7 @@
 //! An index outside its axis is an error on the CPU; on a device the nearest element is read instead.
 
 use super::element::{Element, Movement, moved};
-use super::gather::resolve;
+use super::gather::{check_constant, resolve};
 use super::strided::signed;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, axes, flat_grid, u32};
 use crate::graph::op::check;
@@ -34,7 +34,9 @@ pub(super) static DEF: OpDef =
     OpDef { name: "GatherElements", onnx: &["GatherElements"], read, kernels: &[&KERNEL], samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    Ok(Arc::new(GatherElements { axis: r.axis("axis", 0, r.input(0)?.rank())? }))
+    let axis = r.axis_of(0, "axis", 0)?;
+    check_constant(r, &r.input(0)?.shape[axis..=axis])?;
+    Ok(Arc::new(GatherElements { axis }))
 }
 
 fn samples(rng: &mut Rng) -> Vec<Sample> {

@@ -44,7 +44,7 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
             let known = r.known(2).cloned();
             let off = match known {
                 Some(crate::graph::attrs::Known::Tensor(t)) => t.bytes().iter().all(|b| *b == 0),
-                _ => return Err(OpError::NotConstant { input: 2, what: "training_mode".into() }),
+                _ => return Err(r.no_value(2, "training_mode", "bool")),
             };
             if !off {
                 return Err(r.unsupported("training_mode", "true", "false"));

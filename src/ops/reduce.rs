@@ -299,12 +299,11 @@ fn read(row: &'static Row, r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
         return Ok(Arc::new(Reduce { row, axes: None, keepdims: true }));
     }
     let keepdims = r.flag("keepdims", true)?;
+    let noop = r.flag("noop_with_empty_axes", false)?;
     let mut axes = r.ints_or_input("axes", 1)?;
     // In a graph an empty list means no axes; in ONNX it takes an attribute to mean that.
     if r.opset() != i64::MAX && axes.as_ref().is_none_or(Vec::is_empty) {
-        axes = r.flag("noop_with_empty_axes", false)?.then(Vec::new);
-    } else {
-        r.ignore("noop_with_empty_axes");
+        axes = noop.then(Vec::new);
     }
     Ok(Arc::new(Reduce { row, axes, keepdims }))
 }

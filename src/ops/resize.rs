@@ -69,9 +69,10 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
         return Err(r.unsupported("antialias", 1, "0"));
     }
     let policy = r.one_of("keep_aspect_ratio_policy", "stretch", POLICIES)?;
+    let axes = r.ints("axes")?;
     let x = r.input(0)?.clone();
     let rank = x.rank();
-    let axes = r.ints("axes")?.unwrap_or_else(|| (0..signed(rank)).collect());
+    let axes = axes.unwrap_or_else(|| (0..signed(rank)).collect());
     let at = |axis: i64| normalize_axis(axis, rank).ok_or(OpError::Axis { axis, rank });
     let axes: Vec<usize> = axes.into_iter().map(at).collect::<Result<_, _>>()?;
     let roi = read_roi(r, coordinates, old, rank, &axes)?;

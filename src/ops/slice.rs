@@ -33,9 +33,10 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Slice", onnx: &["Slice"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let starts = r.ints_or_input("starts", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
-    let ends = r.sym_ints_or_input("ends", 2)?.ok_or(OpError::MissingInput { input: 2 })?;
+    let (starts, ends) = (r.ints_or_input("starts", 1)?, r.sym_ints_or_input("ends", 2)?);
     let axes = r.ints_or_input("axes", 3)?;
+    let starts = starts.ok_or(OpError::MissingInput { input: 1 })?;
+    let ends = ends.ok_or(OpError::MissingInput { input: 2 })?;
     let axes = axes.unwrap_or_else(|| (0..).take(starts.len()).collect());
     let steps = r.ints_or_input("steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
     Ok(Arc::new(Slice { starts, ends, axes, steps }))

@@ -22,10 +22,11 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Split", onnx: &["Split"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let axis = r.axis("axis", 0, r.input(0)?.rank())?;
-    let len = r.input(0)?.shape[axis];
-    let wanted = r.sym_ints_or_input("split", 1)?;
     let count = r.opt_int("num_outputs")?;
+    r.int("axis", 0)?;
+    let wanted = r.sym_ints_or_input("split", 1)?;
+    let axis = r.axis_of(0, "axis", 0)?;
+    let len = r.input(0)?.shape[axis];
     let parts = match (wanted, count) {
         (Some(_), Some(n)) => return Err(r.unsupported("num_outputs", n, "none beside split")),
         (Some(parts), None) => {

@@ -20,10 +20,9 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Transpose", onnx: &["Transpose"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let rank = r.input(0)?.rank();
     let perm = match r.sizes("perm")? {
         Some(perm) => perm,
-        None => (0..rank).rev().collect(),
+        None => (0..r.input(0)?.rank()).rev().collect(),
     };
     Ok(Arc::new(Transpose { perm }))
 }

@@ -71,8 +71,8 @@ struct Conv {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let (mut window, auto) = Window::read(r)?;
     let groups = read_groups(r)?;
+    let (mut window, auto) = Window::read(r)?;
     if matches!(auto, AutoPad::SameUpper | AutoPad::SameLower) {
         let x = r.input(0)?;
         if x.rank() != window.rank() + 2 {
