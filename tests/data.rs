@@ -1,5 +1,6 @@
 //! Data sets from files on disk: what users write, and what they get wrong.
 
+use samebit::data::shards::Shard;
 use samebit::data::{DataError, Dataset, Loader, LoaderOptions, write_npy};
 use samebit::tensor::{DType, Dim, Tensor, TensorType};
 use std::path::{Path, PathBuf};
@@ -327,9 +328,9 @@ fn shards_and_limits_choose_samples() {
     let npy = dir.path().join("x.npy");
     write_npy(&npy, &Tensor::from_f32([7, 1], (0..7).map(|v| v as f32).collect())).expect("writes");
     let set = Dataset::open(&npy).expect("opens");
-    assert_eq!(set.shard(1, 3).ids(), ["1", "4"]);
-    assert_eq!(set.shard(1, 3).limit(1).ids(), ["1"]);
-    assert_eq!(all(&set.shard(2, 3), &vec![input("x", &[1])]).0, [2.0, 5.0]);
+    assert_eq!(set.shard(Shard { index: 1, of: 3 }).ids(), ["1", "4"]);
+    assert_eq!(set.shard(Shard { index: 1, of: 3 }).limit(1).ids(), ["1"]);
+    assert_eq!(all(&set.shard(Shard { index: 2, of: 3 }), &vec![input("x", &[1])]).0, [2.0, 5.0]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::DataError;
 use super::array::Array;
 use super::config::{Color, Config, DatasetConfig, InputConfig, LabelsConfig, Step, split_key};
+use super::shards::Shard;
 use super::source::{Source, is_image};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -210,9 +211,9 @@ impl Dataset {
         self.select(0..n.min(self.len()))
     }
 
-    /// Samples `index`, `index + of`, `index + 2 of`, ...
-    pub fn shard(&self, index: usize, of: usize) -> Dataset {
-        self.select((index..self.len()).step_by(of.max(1)))
+    /// The samples of a shard.
+    pub fn shard(&self, shard: Shard) -> Dataset {
+        self.select((shard.index..self.len()).step_by(shard.of.max(1)))
     }
 }
 

@@ -45,7 +45,7 @@ impl Element {
     }
 
     /// Stored type of a tensor's elements.
-    pub(super) fn of(dtype: DType) -> Element {
+    pub fn of(dtype: DType) -> Element {
         match dtype {
             DType::F32 => E::F32,
             DType::I32 => E::I32,

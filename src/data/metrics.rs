@@ -124,6 +124,12 @@ fn frames_of(t: &Tensor) -> (Vec<f64>, usize) {
     (values, frame)
 }
 
+/// Whether frames of this shape, without the frame axis, are lists of classes: at most one axis is longer than 1. The
+/// largest element of a feature map is no class.
+pub fn is_classes(frame: &[usize]) -> bool {
+    !frame.is_empty() && frame.iter().filter(|d| **d != 1).count() <= 1
+}
+
 /// Position of the largest element; of equal ones the first, and a NaN before all numbers, as NumPy's `argmax`.
 fn argmax(frame: &[f64]) -> usize {
     let mut best = 0;
@@ -146,7 +152,7 @@ fn rank(frame: &[f64], i: usize) -> usize {
 }
 
 /// Share of the frames whose label is the class with the largest output, and among the five largest (with at least
-/// five classes). A frame's elements are its classes, whatever its axes; a frame whose label's output is NaN is wrong.
+/// five classes). A frame's elements are its classes (see [`is_classes`]); a frame whose label's output is NaN is wrong.
 #[derive(Clone, Debug)]
 pub struct TopK {
     output: Option<String>,
@@ -168,24 +174,8 @@ impl Metric for TopK {
     }
 
     fn observe(&mut self, frames: &Frames<'_>) -> Result<(), MetricError> {
-        let labels = frames.labels.ok_or(MetricError::NoLabels)?;
-        let name = match (&self.output, frames.outputs.first()) {
-            (Some(name), _) | (None, Some((name, _))) => name.as_str(),
-            (None, None) => "",
-        };
-        let (values, classes) = frames_of(frames.output(name)?);
-        for (k, (label, id)) in labels.iter().zip(frames.ids).enumerate() {
-            let class = usize::try_from(*label).ok().filter(|c| *c < classes).ok_or_else(|| {
-                MetricError::Label { id: id.clone(), label: *label, name: name.into(), classes }
-            })?;
-            let frame = &values[k * classes..(k + 1) * classes];
-            let place = if frame[class].is_nan() { classes } else { rank(frame, class) };
-            self.frames += 1;
-            self.top1 += u64::from(place == 0);
-            if classes >= 5 {
-                *self.top5.get_or_insert(0) += u64::from(place < 5);
-            }
-        }
+        let (places, classes) = self.places(frames)?;
+        places.into_iter().for_each(|place| self.add(place, classes));
         Ok(())
     }
 
@@ -194,6 +184,40 @@ impl Metric for TopK {
         let mut out = vec![("top1".into(), share(self.top1))];
         out.extend(self.top5.map(|n| ("top5".into(), share(n))));
         out
+    }
+}
+
+impl TopK {
+    /// Place of each frame's label among the classes, the largest output first, and the number of classes.
+    ///
+    /// # Errors
+    /// Outputs or labels that cannot be used.
+    pub fn places(&self, frames: &Frames<'_>) -> Result<(Vec<u32>, usize), MetricError> {
+        let labels = frames.labels.ok_or(MetricError::NoLabels)?;
+        let name = match (&self.output, frames.outputs.first()) {
+            (Some(name), _) | (None, Some((name, _))) => name.as_str(),
+            (None, None) => "",
+        };
+        let (values, classes) = frames_of(frames.output(name)?);
+        let mut places = Vec::with_capacity(labels.len());
+        for (k, (label, id)) in labels.iter().zip(frames.ids).enumerate() {
+            let class = usize::try_from(*label).ok().filter(|c| *c < classes).ok_or_else(|| {
+                MetricError::Label { id: id.clone(), label: *label, name: name.into(), classes }
+            })?;
+            let frame = &values[k * classes..(k + 1) * classes];
+            let place = if frame[class].is_nan() { classes } else { rank(frame, class) };
+            places.push(u32::try_from(place).unwrap_or(u32::MAX));
+        }
+        Ok((places, classes))
+    }
+
+    /// Takes in a frame whose label has this place.
+    pub fn add(&mut self, place: u32, classes: usize) {
+        self.frames += 1;
+        self.top1 += u64::from(place == 0);
+        if classes >= 5 {
+            *self.top5.get_or_insert(0) += u64::from(place < 5);
+        }
     }
 }
 
@@ -218,6 +242,29 @@ pub struct Agreement {
     frames: u64,
     same: u64,
     sums: Sums,
+}
+
+/// What one frame adds to an [`Agreement`].
+#[derive(Clone, Copy, Debug)]
+pub struct FrameAgreement {
+    same: bool,
+    sums: Sums,
+}
+
+impl FrameAgreement {
+    /// How many numbers it is.
+    pub const NUMBERS: usize = 6;
+
+    /// As numbers, for files.
+    pub fn to_numbers(self) -> [f64; Self::NUMBERS] {
+        let Sums { xx, yy, xy, dd, max } = self.sums;
+        [f64::from(u8::from(self.same)), xx, yy, xy, dd, max]
+    }
+
+    /// From the numbers of [`FrameAgreement::to_numbers`].
+    pub fn from_numbers([same, xx, yy, xy, dd, max]: [f64; Self::NUMBERS]) -> FrameAgreement {
+        FrameAgreement { same: same != 0.0, sums: Sums { xx, yy, xy, dd, max } }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -274,6 +321,15 @@ impl Agreement {
     /// # Errors
     /// Outputs of different shapes, or without an axis for the frames.
     pub fn observe(&mut self, name: &str, first: &Tensor, other: &Tensor) -> Result<(), MetricError> {
+        Agreement::compare(name, first, other)?.into_iter().for_each(|frame| self.add(frame));
+        Ok(())
+    }
+
+    /// What each of these frames adds.
+    ///
+    /// # Errors
+    /// As for [`Agreement::observe`].
+    pub fn compare(name: &str, first: &Tensor, other: &Tensor) -> Result<Vec<FrameAgreement>, MetricError> {
         if first.shape() != other.shape() || first.shape().is_empty() {
             return Err(MetricError::Shapes {
                 name: name.into(),
@@ -282,12 +338,17 @@ impl Agreement {
             });
         }
         let ((x, frame), (y, _)) = (frames_of(first), frames_of(other));
-        for (x, y) in x.chunks_exact(frame.max(1)).zip(y.chunks_exact(frame.max(1))) {
-            self.frames += 1;
-            self.same += u64::from(argmax(x) == argmax(y));
-            self.sums.add(Sums::of(x, y));
-        }
-        Ok(())
+        let frames = (0..first.shape()[0]).map(|i| (&x[i * frame..][..frame], &y[i * frame..][..frame]));
+        Ok(frames
+            .map(|(x, y)| FrameAgreement { same: argmax(x) == argmax(y), sums: Sums::of(x, y) })
+            .collect())
+    }
+
+    /// Takes in a frame; the order of frames makes a difference to the last bits of the figures.
+    pub fn add(&mut self, frame: FrameAgreement) {
+        self.frames += 1;
+        self.same += u64::from(frame.same);
+        self.sums.add(frame.sums);
     }
 
     /// Frames that were compared.

@@ -2,6 +2,7 @@
 
 mod array;
 mod bind;
+pub mod columns;
 pub mod config;
 mod dataset;
 pub mod dump;
@@ -13,6 +14,7 @@ mod npz;
 pub mod picture;
 mod preprocess;
 pub mod scorer;
+pub mod shards;
 mod single;
 mod source;
 

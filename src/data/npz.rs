@@ -5,12 +5,12 @@
 //! vanishes with the process.
 
 use super::DataError;
-use super::array::{Array, Store};
+use super::array::{Array, Store, write_all_at};
 use super::npy::Header;
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use zip::CompressionMethod;
@@ -210,8 +210,7 @@ impl Inflated {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(format!("cannot unpack: {e}")),
             };
-            (&self.spool)
-                .write_all(&buffer[..n])
+            write_all_at(&self.spool, &buffer[..n], state.done)
                 .map_err(|e| format!("cannot unpack to {}: {e}", std::env::temp_dir().display()))?;
             let done = state.done + n as u64;
             if done == self.bytes {

@@ -125,6 +125,31 @@ impl Engine {
         Ok(batch)
     }
 
+    /// Makes ready what a run of these inputs needs: kernels, plans and memory, which the first run of a batch builds
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As for [`Engine::run`], but for what is too large: the run halves its batch then.
+    pub fn prepare(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<(), ExecError> {
+        let frames = batch_of(&self.graph, inputs)?;
+        let mut sizes = vec![frames];
+        if self.separable && self.graph.is_batched() && frames > 1 {
+            let batch = self.batch(taps)?.min(frames);
+            sizes = vec![batch, frames % batch];
+        }
+        for size in sizes.into_iter().filter(|n| *n > 0) {
+            let made = match &mut self.backend {
+                Backend::Gpu(gpu) => gpu.prepare(size, taps),
+                Backend::Cpu(known) => specialise(&self.graph, known, size).map(drop),
+            };
+            match made {
+                Err(e) if is_too_large(&e) => return Ok(()),
+                made => made?,
+            }
+        }
+        Ok(())
+    }
+
     /// Runs any number of frames: in parts where they do not fit at once, which changes no bit of the result.
     /// Inputs in the graph's order; `taps` are values wanted beside the outputs.
     ///
@@ -162,23 +187,10 @@ impl Engine {
     }
 
     fn run_at_once(&mut self, batch: usize, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
-        let known = match &mut self.backend {
-            Backend::Gpu(gpu) => return gpu.run(inputs, taps),
-            Backend::Cpu(known) => known,
-        };
-        match known.iter().position(|(b, _)| *b == batch) {
-            Some(i) => known[i..].rotate_left(1),
-            None => {
-                if known.len() == KEPT_GRAPHS {
-                    known.remove(0);
-                }
-                let graph = self.graph.at_batch(batch)?;
-                fits_the_cpu(&graph)?;
-                known.push((batch, CpuExecutor::new(graph)));
-            }
+        match &mut self.backend {
+            Backend::Gpu(gpu) => gpu.run(inputs, taps),
+            Backend::Cpu(known) => specialise(&self.graph, known, batch)?.run(inputs, taps),
         }
-        let (_, executor) = known.last().expect("just put there");
-        executor.run(inputs, taps)
     }
 
     /// Frames `from..from + count` of the inputs.
@@ -219,7 +231,26 @@ impl Engine {
     }
 }
 
-/// Whether a smaller batch may help.
+/// The executor of a graph at a batch; the most recently used is last.
+fn specialise<'a>(
+    graph: &Graph,
+    known: &'a mut Vec<(usize, CpuExecutor)>,
+    batch: usize,
+) -> Result<&'a CpuExecutor, ExecError> {
+    match known.iter().position(|(b, _)| *b == batch) {
+        Some(i) => known[i..].rotate_left(1),
+        None => {
+            if known.len() == KEPT_GRAPHS {
+                known.remove(0);
+            }
+            let graph = graph.at_batch(batch)?;
+            fits_the_cpu(&graph)?;
+            known.push((batch, CpuExecutor::new(graph)));
+        }
+    }
+    Ok(&known.last().expect("just put there").1)
+}
+
 /// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
 fn peak_bytes(graph: &Graph) -> u64 {
     let bytes = |v: &ValueId| {
@@ -264,6 +295,7 @@ fn fits_the_cpu(graph: &Graph) -> Result<(), ExecError> {
     Ok(())
 }
 
+/// Whether a smaller batch may help.
 fn is_too_large(e: &ExecError) -> bool {
     matches!(
         e,
