@@ -188,16 +188,14 @@ impl Inflated {
     pub(super) fn up_to(&self, end: u64) -> Result<&File, String> {
         // A panic leaves `done` behind the spool at most.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.done < end
-            && let Some(why) = &state.failed
-        {
-            return Err(why.clone());
+        if state.done < end && state.failed.is_none() {
+            state.failed = self.unpack(&mut state, end).err();
         }
-        if let Err(why) = self.unpack(&mut state, end) {
-            state.failed = Some(why.clone());
-            return Err(why);
+        // What was unpacked before it failed is good.
+        match &state.failed {
+            Some(why) if state.done < end => Err(why.clone()),
+            _ => Ok(&self.spool),
         }
-        Ok(&self.spool)
     }
 
     fn unpack(&self, state: &mut State, end: u64) -> Result<(), String> {
