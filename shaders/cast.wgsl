@@ -14,6 +14,10 @@ const I32: u32 = 1u;
 const BOOL: u32 = 2u;
 const I8: u32 = 3u;
 const U8: u32 = 4u;
+const I16: u32 = 5u;
+const U16: u32 = 6u;
+const I4: u32 = 7u;
+const U4: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
@@ -35,13 +39,23 @@ fn from_f32(bits: vec4<u32>) -> vec4<u32> {
     if TO == BOOL {
         return vec4<u32>((bits & vec4<u32>(0x7fffffffu)) != vec4<u32>(0u));
     }
-    if TO == I8 {
-        return bitcast<vec4<u32>>(saturate_i32(v, -128, 127));
+    var low = -2147483647 - 1;
+    var high = 2147483647;
+    switch TO {
+        case I16: { low = -32768; high = 32767; }
+        case U16: { low = 0; high = 65535; }
+        case I8: { low = -128; high = 127; }
+        case U8: { low = 0; high = 255; }
+        case I4: { low = -8; high = 7; }
+        case U4: { low = 0; high = 15; }
+        default: {}
     }
-    if TO == U8 {
-        return bitcast<vec4<u32>>(saturate_i32(v, 0, 255));
-    }
-    return bitcast<vec4<u32>>(saturate_i32(v, -2147483647 - 1, 2147483647));
+    return bitcast<vec4<u32>>(saturate_i32(v, low, high));
+}
+
+// All but the highest `cut` bits, with their sign.
+fn signed_bits(v: vec4<i32>, cut: u32) -> vec4<u32> {
+    return bitcast<vec4<u32>>((v << vec4<u32>(cut)) >> vec4<u32>(cut));
 }
 
 fn from_integer(v: vec4<i32>) -> vec4<u32> {
@@ -52,13 +66,15 @@ fn from_integer(v: vec4<i32>) -> vec4<u32> {
     if TO == BOOL {
         return vec4<u32>(v != vec4<i32>(0));
     }
-    if TO == I8 {
-        return bitcast<vec4<u32>>((v << vec4<u32>(24u)) >> vec4<u32>(24u));
+    switch TO {
+        case I16: { return signed_bits(v, 16u); }
+        case U16: { return bits & vec4<u32>(0xffffu); }
+        case I8: { return signed_bits(v, 24u); }
+        case U8: { return bits & vec4<u32>(0xffu); }
+        case I4: { return signed_bits(v, 28u); }
+        case U4: { return bits & vec4<u32>(0xfu); }
+        default: { return bits; }
     }
-    if TO == U8 {
-        return bits & vec4<u32>(0xffu);
-    }
-    return bits;
 }
 
 @compute @workgroup_size(WG)

@@ -11,4 +11,5 @@ pub mod gpu;
 pub mod graph;
 pub mod onnx;
 pub mod ops;
+pub mod quant;
 pub mod tensor;

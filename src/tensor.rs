@@ -22,11 +22,29 @@ pub enum DType {
     I8,
     /// 8-bit unsigned.
     U8,
+    /// 16-bit two's complement.
+    I16,
+    /// 16-bit unsigned.
+    U16,
+    /// 4-bit two's complement, stored in a byte on the host.
+    I4,
+    /// 4-bit unsigned, stored in a byte on the host.
+    U4,
 }
 
 impl DType {
     /// Every element type, for parsers and listings.
-    pub const ALL: [DType; 5] = [DType::F32, DType::I32, DType::Bool, DType::I8, DType::U8];
+    pub const ALL: [DType; 9] = [
+        DType::F32,
+        DType::I32,
+        DType::Bool,
+        DType::I8,
+        DType::U8,
+        DType::I16,
+        DType::U16,
+        DType::I4,
+        DType::U4,
+    ];
 
     /// The name used in text, JSON and messages.
     pub fn name(self) -> &'static str {
@@ -36,6 +54,10 @@ impl DType {
             DType::Bool => "bool",
             DType::I8 => "i8",
             DType::U8 => "u8",
+            DType::I16 => "i16",
+            DType::U16 => "u16",
+            DType::I4 => "i4",
+            DType::U4 => "u4",
         }
     }
 
@@ -48,7 +70,22 @@ impl DType {
     pub fn size_bytes(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
-            DType::Bool | DType::I8 | DType::U8 => 1,
+            DType::I16 | DType::U16 => 2,
+            DType::Bool | DType::I8 | DType::U8 | DType::I4 | DType::U4 => 1,
+        }
+    }
+
+    /// Lowest and highest integer, `None` for floats and truth values.
+    pub fn limits(self) -> Option<(i32, i32)> {
+        match self {
+            DType::F32 | DType::Bool => None,
+            DType::I32 => Some((i32::MIN, i32::MAX)),
+            DType::I16 => Some((-32768, 32767)),
+            DType::U16 => Some((0, 65535)),
+            DType::I8 => Some((-128, 127)),
+            DType::U8 => Some((0, 255)),
+            DType::I4 => Some((-8, 7)),
+            DType::U4 => Some((0, 15)),
         }
     }
 }
@@ -192,6 +229,14 @@ pub enum Data {
     I8(Arc<Vec<i8>>),
     /// [`DType::U8`].
     U8(Arc<Vec<u8>>),
+    /// [`DType::I16`].
+    I16(Arc<Vec<i16>>),
+    /// [`DType::U16`].
+    U16(Arc<Vec<u16>>),
+    /// [`DType::I4`], each element in -8..=7.
+    I4(Arc<Vec<i8>>),
+    /// [`DType::U4`], each element in 0..=15.
+    U4(Arc<Vec<u8>>),
 }
 
 /// A dense row-major tensor in logical axis order. Cloning shares the elements.
@@ -243,6 +288,52 @@ impl Tensor {
     typed!(Bool, u8, from_bool, as_bool, "truth value (0 or 1)");
     typed!(I8, i8, from_i8, as_i8, "`i8`");
     typed!(U8, u8, from_u8, as_u8, "`u8`");
+    typed!(I16, i16, from_i16, as_i16, "`i16`");
+    typed!(U16, u16, from_u16, as_u16, "`u16`");
+
+    /// A tensor of integers from wider ones; `None` when one is outside the type or the type has no integers.
+    pub fn from_codes(dtype: DType, shape: &[usize], codes: &[i32]) -> Option<Tensor> {
+        let (low, high) = dtype.limits()?;
+        if element_count(shape)? != codes.len() || !codes.iter().all(|c| (low..=high).contains(c)) {
+            return None;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+        let data = match dtype {
+            DType::I32 => Data::I32(Arc::new(codes.to_vec())),
+            DType::I8 => Data::I8(Arc::new(codes.iter().map(|c| *c as i8).collect())),
+            DType::U8 => Data::U8(Arc::new(codes.iter().map(|c| *c as u8).collect())),
+            DType::I16 => Data::I16(Arc::new(codes.iter().map(|c| *c as i16).collect())),
+            DType::U16 => Data::U16(Arc::new(codes.iter().map(|c| *c as u16).collect())),
+            DType::I4 => Data::I4(Arc::new(codes.iter().map(|c| *c as i8).collect())),
+            DType::U4 => Data::U4(Arc::new(codes.iter().map(|c| *c as u8).collect())),
+            DType::F32 | DType::Bool => return None,
+        };
+        Some(Tensor { shape: shape.to_vec(), data })
+    }
+
+    /// The elements as integers; `None` for floats and truth values.
+    pub fn codes(&self) -> Option<Vec<i32>> {
+        match &self.data {
+            Data::F32(_) | Data::Bool(_) => None,
+            Data::I32(v) => Some(v.to_vec()),
+            Data::I8(v) | Data::I4(v) => Some(v.iter().map(|c| i32::from(*c)).collect()),
+            Data::U8(v) | Data::U4(v) => Some(v.iter().map(|c| i32::from(*c)).collect()),
+            Data::I16(v) => Some(v.iter().map(|c| i32::from(*c)).collect()),
+            Data::U16(v) => Some(v.iter().map(|c| i32::from(*c)).collect()),
+        }
+    }
+
+    /// Element `i` as a number; truth values are 0 and 1.
+    pub fn number(&self, i: usize) -> f64 {
+        match &self.data {
+            Data::F32(v) => f64::from(v[i]),
+            Data::I32(v) => f64::from(v[i]),
+            Data::Bool(v) | Data::U8(v) | Data::U4(v) => f64::from(v[i]),
+            Data::I8(v) | Data::I4(v) => f64::from(v[i]),
+            Data::I16(v) => f64::from(v[i]),
+            Data::U16(v) => f64::from(v[i]),
+        }
+    }
 
     /// The elements of a tensor that [`crate::graph::Op::infer`] has accepted as f32. Panics on another type.
     pub fn f32s(&self) -> &[f32] {
@@ -269,6 +360,10 @@ impl Tensor {
             DType::Bool => Data::Bool(Arc::new(vec![0; n])),
             DType::I8 => Data::I8(Arc::new(vec![0; n])),
             DType::U8 => Data::U8(Arc::new(vec![0; n])),
+            DType::I16 => Data::I16(Arc::new(vec![0; n])),
+            DType::U16 => Data::U16(Arc::new(vec![0; n])),
+            DType::I4 => Data::I4(Arc::new(vec![0; n])),
+            DType::U4 => Data::U4(Arc::new(vec![0; n])),
         };
         Tensor { shape, data }
     }
@@ -281,6 +376,10 @@ impl Tensor {
             Data::Bool(_) => DType::Bool,
             Data::I8(_) => DType::I8,
             Data::U8(_) => DType::U8,
+            Data::I16(_) => DType::I16,
+            Data::U16(_) => DType::U16,
+            Data::I4(_) => DType::I4,
+            Data::U4(_) => DType::U4,
         }
     }
 
@@ -299,8 +398,10 @@ impl Tensor {
         match &self.data {
             Data::F32(v) => v.len(),
             Data::I32(v) => v.len(),
-            Data::Bool(v) | Data::U8(v) => v.len(),
-            Data::I8(v) => v.len(),
+            Data::Bool(v) | Data::U8(v) | Data::U4(v) => v.len(),
+            Data::I8(v) | Data::I4(v) => v.len(),
+            Data::I16(v) => v.len(),
+            Data::U16(v) => v.len(),
         }
     }
 
@@ -329,18 +430,27 @@ impl Tensor {
         match &self.data {
             Data::F32(v) => bytemuck::cast_slice(v),
             Data::I32(v) => bytemuck::cast_slice(v),
-            Data::Bool(v) | Data::U8(v) => v,
-            Data::I8(v) => bytemuck::cast_slice(v),
+            Data::Bool(v) | Data::U8(v) | Data::U4(v) => v,
+            Data::I8(v) | Data::I4(v) => bytemuck::cast_slice(v),
+            Data::I16(v) => bytemuck::cast_slice(v),
+            Data::U16(v) => bytemuck::cast_slice(v),
         }
     }
 
-    /// A tensor from little-endian bytes; `None` when their number does not fit the shape, or a truth value is neither 0 nor 1.
+    /// A tensor from little-endian bytes; `None` when their number does not fit the shape, a truth value is neither 0 nor 1,
+    /// or a 4-bit element is outside its range.
     pub fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Option<Tensor> {
         let n = element_count(shape)?;
         if n.checked_mul(dtype.size_bytes())? != bytes.len() {
             return None;
         }
-        if dtype == DType::Bool && bytes.iter().any(|b| *b > 1) {
+        let legal = |b: &u8| match dtype {
+            DType::Bool => *b <= 1,
+            DType::U4 => *b <= 15,
+            DType::I4 => (-8..=7).contains(&b.cast_signed()),
+            _ => true,
+        };
+        if !bytes.iter().all(legal) {
             return None;
         }
         let data = match dtype {
@@ -349,6 +459,10 @@ impl Tensor {
             DType::Bool => Data::Bool(Arc::new(bytes.to_vec())),
             DType::I8 => Data::I8(Arc::new(bytemuck::pod_collect_to_vec(bytes))),
             DType::U8 => Data::U8(Arc::new(bytes.to_vec())),
+            DType::I16 => Data::I16(Arc::new(bytemuck::pod_collect_to_vec(bytes))),
+            DType::U16 => Data::U16(Arc::new(bytemuck::pod_collect_to_vec(bytes))),
+            DType::I4 => Data::I4(Arc::new(bytemuck::pod_collect_to_vec(bytes))),
+            DType::U4 => Data::U4(Arc::new(bytes.to_vec())),
         };
         Some(Tensor { shape: shape.to_vec(), data })
     }

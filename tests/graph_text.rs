@@ -198,8 +198,13 @@ fn text_errors_say_where_and_what_was_expected() {
     let cases = [
         ("", 1, 1, "`graph`"),
         ("graph g float", 1, 7, "the graph's name in quotes"),
-        ("graph \"g\" cooked", 1, 11, "a stage (float)"),
-        ("graph \"g\" float\ninput v0 \"x\" f33[N]", 2, 14, "an element type (f32, i32, bool, i8, u8)"),
+        ("graph \"g\" cooked", 1, 11, "a stage (float, fake-quant)"),
+        (
+            "graph \"g\" float\ninput v0 \"x\" f33[N]",
+            2,
+            14,
+            "an element type (f32, i32, bool, i8, u8, i16, u16, i4, u4)",
+        ),
         ("graph \"g\" float\ninput v0 \"x\" f32[-1]", 2, 18, "a dimension such as 3, N or 2N"),
         ("graph \"g\" float\ninput v0 \"x\" f32[1099511627776]", 2, 18, "at most 6 axes and 2^31 elements"),
         ("graph \"g\" float\ninput v1 \"x\" f32[N]", 2, 20, "a value v0"),

@@ -5,15 +5,15 @@ mod support;
 use libtest_mimic::Arguments;
 use samebit::exec::parity::{Tolerance, compare};
 use samebit::exec::{CpuExecutor, Engine, ExecError, GpuExecutor, Trace};
-use samebit::gpu::{Choice, Device, Gpu};
+use samebit::gpu::{Device, Gpu};
 use samebit::graph::attrs::Input;
 use samebit::graph::lower::{Io, Kernel, Lowering};
 use samebit::graph::sample::{Fill, Rng, Sample, SampleInput};
-use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, Reader, Scratch, Source, ValueId};
+use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source, Stage, ValueId};
 use samebit::ops::{OPS, by_name};
 use samebit::tensor::{DType, Dim, Tensor, TensorType};
-use std::sync::{Arc, OnceLock};
-use support::trial;
+use std::sync::Arc;
+use support::{gpu, trial};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
 
@@ -39,19 +39,12 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// The GPU of these tests, a software one included. Without one they are reported as ignored, unless `SAMEBIT_REQUIRE_GPU=1`.
-fn gpu() -> Option<Arc<Gpu>> {
-    static GPU: OnceLock<Option<Arc<Gpu>>> = OnceLock::new();
-    let open = || match Device::open(&Choice::Gpu) {
-        Ok(Device::Gpu(gpu)) => Some(gpu),
-        Ok(Device::Cpu) => unreachable!("a GPU was asked for"),
-        Err(e) => {
-            assert_ne!(std::env::var("SAMEBIT_REQUIRE_GPU").as_deref(), Ok("1"), "{e}");
-            eprintln!("no GPU: {e}");
-            None
-        }
-    };
-    GPU.get_or_init(open).clone()
+/// A stage in which an operator may occur.
+fn stage_of(op: &dyn Op) -> Stage {
+    match op.quant_rule() {
+        QuantRule::Quantizer(_) => Stage::FakeQuant,
+        _ => Stage::Float,
+    }
 }
 
 /// A sample as a graph of one node, and its runtime inputs.
@@ -90,6 +83,7 @@ impl Problem {
             }
         }
         let op = wrap(Self::op(def, sample)?);
+        graph.stage = stage_of(op.as_ref());
         let types: Vec<TensorType> = ids.iter().map(|v| graph.value(*v).ty.clone()).collect();
         let outputs: Vec<String> = (0..op.infer(&types)?.len()).map(|i| format!("output{i}")).collect();
         graph.outputs = graph.add_node("node", None, op, &ids, &outputs)?;
@@ -195,6 +189,7 @@ fn batched(p: &Problem) -> Option<(Graph, Vec<Tensor>)> {
         return None;
     }
     let mut graph = Graph::new("batched");
+    graph.stage = p.graph.stage;
     let mut inputs = p.inputs.iter();
     let mut full = Vec::new();
     let ids: Vec<_> = node

@@ -3,7 +3,6 @@
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::data::dump::{Kind, TensorInfo, encode_name};
-use crate::data::metrics::value;
 use crate::data::read_input;
 use crate::data::write_npy;
 use crate::error::{Error, write_file};
@@ -187,9 +186,7 @@ fn write(dir: &Path, name: &str, t: &Tensor, format: Format) -> Result<PathBuf, 
             let path = path("txt");
             let lines: Vec<String> = match t.data() {
                 Data::F32(v) => v.iter().map(f32::to_string).collect(),
-                Data::I32(v) => v.iter().map(i32::to_string).collect(),
-                Data::I8(v) => v.iter().map(i8::to_string).collect(),
-                Data::Bool(v) | Data::U8(v) => v.iter().map(u8::to_string).collect(),
+                _ => (0..t.len()).map(|i| t.number(i).to_string()).collect(),
             };
             write_file(&path, (lines.join("\n") + "\n").as_bytes())?;
             Ok(path)
@@ -229,9 +226,9 @@ fn row(name: &str, t: &Tensor) -> Vec<String> {
         out.extend(std::iter::repeat_n("-".to_owned(), 4));
         return out;
     }
-    let (mut at, mut high, mut low, mut sum) = (0, value(t, 0), value(t, 0), 0.0);
+    let (mut at, mut high, mut low, mut sum) = (0, t.number(0), t.number(0), 0.0);
     for i in 0..t.len() {
-        let x = value(t, i);
+        let x = t.number(i);
         if x > high {
             (at, high) = (i, x);
         }

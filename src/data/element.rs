@@ -50,8 +50,10 @@ impl Element {
             DType::F32 => E::F32,
             DType::I32 => E::I32,
             DType::Bool => E::Bool,
-            DType::I8 => E::I8,
-            DType::U8 => E::U8,
+            DType::I8 | DType::I4 => E::I8,
+            DType::U8 | DType::U4 => E::U8,
+            DType::I16 => E::I16,
+            DType::U16 => E::U16,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Samples read and prepared ahead of their use.
 
 use super::{BoundDataset, DataError};
-use crate::tensor::{Data, Tensor, element_count};
+use crate::tensor::{DType, Tensor, element_count};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,14 +39,8 @@ fn first_rows(t: &Tensor, rows: usize) -> Tensor {
     };
     let mut shape = t.shape().to_vec();
     shape[0] = rows;
-    let n = t.len() / have * rows;
-    match t.data() {
-        Data::F32(v) => Tensor::from_f32(shape, v[..n].to_vec()),
-        Data::I32(v) => Tensor::from_i32(shape, v[..n].to_vec()),
-        Data::Bool(v) => Tensor::from_bool(shape, v[..n].to_vec()),
-        Data::I8(v) => Tensor::from_i8(shape, v[..n].to_vec()),
-        Data::U8(v) => Tensor::from_u8(shape, v[..n].to_vec()),
-    }
+    let bytes = t.len() / have * rows * t.dtype().size_bytes();
+    Tensor::from_bytes(t.dtype(), &shape, &t.bytes()[..bytes]).expect("rows of a tensor are a tensor")
 }
 
 /// A sample that could not be read.
@@ -286,17 +280,9 @@ impl Drop for Loader {
 /// One tensor from equal ones, along a new axis 0. There is at least one.
 fn stack<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Tensor {
     let mut shape = vec![parts.clone().count()];
-    let first = parts.clone().next().map(Tensor::data);
-    shape.extend(parts.clone().next().map(Tensor::shape).unwrap_or_default());
-    fn joined<'a, T: Copy + 'a>(parts: impl Iterator<Item = Option<&'a [T]>>) -> Vec<T> {
-        let parts: Vec<&[T]> = parts.flatten().collect();
-        parts.concat()
-    }
-    match first {
-        Some(Data::F32(_)) | None => Tensor::from_f32(shape, joined(parts.map(Tensor::as_f32))),
-        Some(Data::I32(_)) => Tensor::from_i32(shape, joined(parts.map(Tensor::as_i32))),
-        Some(Data::Bool(_)) => Tensor::from_bool(shape, joined(parts.map(Tensor::as_bool))),
-        Some(Data::I8(_)) => Tensor::from_i8(shape, joined(parts.map(Tensor::as_i8))),
-        Some(Data::U8(_)) => Tensor::from_u8(shape, joined(parts.map(Tensor::as_u8))),
-    }
+    let first = parts.clone().next();
+    shape.extend(first.map(Tensor::shape).unwrap_or_default());
+    let bytes: Vec<&[u8]> = parts.map(Tensor::bytes).collect();
+    let dtype = first.map_or(DType::F32, Tensor::dtype);
+    Tensor::from_bytes(dtype, &shape, &bytes.concat()).expect("samples of one type and shape join")
 }

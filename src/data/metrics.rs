@@ -1,7 +1,7 @@
 //! What is measured on a model's outputs: accuracy where there are labels, agreement with another model, and metrics
 //! of the user's own.
 
-use crate::tensor::{Data, Tensor};
+use crate::tensor::Tensor;
 
 /// Outputs of one batch, axis 0 = frame, without padding.
 #[derive(Clone, Copy, Debug)]
@@ -102,24 +102,9 @@ pub trait Metric {
     fn finish(&self) -> Vec<(String, f64)>;
 }
 
-/// Element i of a tensor as f64.
-pub fn value(t: &Tensor, i: usize) -> f64 {
-    match t.data() {
-        Data::F32(v) => f64::from(v[i]),
-        Data::I32(v) => f64::from(v[i]),
-        Data::Bool(v) | Data::U8(v) => f64::from(v[i]),
-        Data::I8(v) => f64::from(v[i]),
-    }
-}
-
 /// All elements as f64, frame by frame: each frame as one list, whatever its axes.
 fn frames_of(t: &Tensor) -> (Vec<f64>, usize) {
-    let values: Vec<f64> = match t.data() {
-        Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
-        Data::I32(v) => v.iter().map(|x| f64::from(*x)).collect(),
-        Data::Bool(v) | Data::U8(v) => v.iter().map(|x| f64::from(*x)).collect(),
-        Data::I8(v) => v.iter().map(|x| f64::from(*x)).collect(),
-    };
+    let values = (0..t.len()).map(|i| t.number(i)).collect();
     let frame = t.shape().iter().skip(1).product();
     (values, frame)
 }

@@ -144,8 +144,10 @@ impl Values {
                 }
                 _ => self.convert(&plan, data, v, f32::from),
             },
-            Data::Bool(v) => self.convert(&plan, data, v, f32::from),
-            Data::I8(v) => self.convert(&plan, data, v, f32::from),
+            Data::Bool(v) | Data::U4(v) => self.convert(&plan, data, v, f32::from),
+            Data::I8(v) | Data::I4(v) => self.convert(&plan, data, v, f32::from),
+            Data::I16(v) => self.convert(&plan, data, v, f32::from),
+            Data::U16(v) => self.convert(&plan, data, v, f32::from),
             #[expect(clippy::cast_precision_loss, reason = "rounds to nearest, as documented")]
             Data::I32(v) => self.convert(&plan, data, v, |x| x as f32),
             Data::F32(v) => self.convert(&plan, data, v, |x| x),
@@ -174,7 +176,6 @@ impl Values {
 
     #[expect(
         clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
         reason = "a cast from float saturates, as documented; NaN was refused"
     )]
     fn typed<T: Copy>(
@@ -191,10 +192,12 @@ impl Values {
         let codes = floats.iter().map(|x| x.round_ties_even());
         Ok(match self.dtype {
             DType::F32 => Tensor::from_f32(shape, floats),
-            DType::I32 => Tensor::from_i32(shape, codes.map(|x| x as i32).collect()),
-            DType::I8 => Tensor::from_i8(shape, codes.map(|x| x as i8).collect()),
-            DType::U8 => Tensor::from_u8(shape, codes.map(|x| x as u8).collect()),
             DType::Bool => return Err("only a bool source gives a bool input".into()),
+            dtype => {
+                let (low, high) = dtype.limits().expect("an integer type");
+                let codes: Vec<i32> = codes.map(|x| (x as i32).clamp(low, high)).collect();
+                Tensor::from_codes(dtype, &shape, &codes).expect("they were clamped")
+            }
         })
     }
 }

@@ -177,12 +177,7 @@ fn convert(path: &Path, x: Tensor, to: DType) -> Result<Tensor, DataError> {
         DataError::new(path, format!("its elements are {from}, and not all of them are {to} values"))
             .help(format!("store it as {to}"))
     };
-    let wide: Vec<f64> = match from {
-        DType::F32 => x.f32s().iter().map(|v| f64::from(*v)).collect(),
-        DType::I32 => x.i32s().iter().map(|v| f64::from(*v)).collect(),
-        DType::I8 => x.as_i8().into_iter().flatten().map(|v| f64::from(*v)).collect(),
-        DType::Bool | DType::U8 => x.bytes().iter().map(|v| f64::from(*v)).collect(),
-    };
+    let wide: Vec<f64> = (0..x.len()).map(|i| x.number(i)).collect();
     let shape = x.shape();
     #[allow(
         clippy::cast_possible_truncation,
@@ -195,13 +190,15 @@ fn convert(path: &Path, x: Tensor, to: DType) -> Result<Tensor, DataError> {
         DType::F32 if wide.iter().all(|v| f64::from(*v as f32) == *v || v.is_nan()) => {
             Tensor::from_f32(shape, wide.iter().map(|v| *v as f32).collect())
         }
-        DType::I32 if narrow(f64::from(i32::MIN), f64::from(i32::MAX)) => {
-            Tensor::from_i32(shape, wide.iter().map(|v| *v as i32).collect())
-        }
         DType::Bool if narrow(0.0, 1.0) => Tensor::from_bool(shape, wide.iter().map(|v| *v as u8).collect()),
-        DType::I8 if narrow(-128.0, 127.0) => Tensor::from_i8(shape, wide.iter().map(|v| *v as i8).collect()),
-        DType::U8 if narrow(0.0, 255.0) => Tensor::from_u8(shape, wide.iter().map(|v| *v as u8).collect()),
-        _ => return Err(lossy()),
+        _ => {
+            let (low, high) = to.limits().ok_or_else(lossy)?;
+            if !narrow(f64::from(low), f64::from(high)) {
+                return Err(lossy());
+            }
+            let codes: Vec<i32> = wide.iter().map(|v| *v as i32).collect();
+            Tensor::from_codes(to, shape, &codes).ok_or_else(lossy)?
+        }
     };
     Ok(out)
 }

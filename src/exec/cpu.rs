@@ -2,8 +2,11 @@
 
 use super::{ExecError, Trace};
 use crate::graph::{Graph, Scratch, ValueId};
-use crate::tensor::Tensor;
+use crate::tensor::{Dim, Tensor};
 use std::collections::HashMap;
+
+/// Bytes of one tensor on the CPU: what a storage binding has at most anywhere, too.
+const TENSOR_BYTES: u64 = 2 << 30;
 
 /// Runs a concrete graph (see [`Graph::at_batch`]) on the CPU.
 #[derive(Debug)]
@@ -17,16 +20,7 @@ pub struct CpuExecutor {
 impl CpuExecutor {
     /// Prepares a graph whose types are all concrete.
     pub fn new(graph: Graph) -> Self {
-        let mut last_use: HashMap<ValueId, usize> = HashMap::new();
-        for (i, node) in graph.nodes().iter().enumerate() {
-            for v in node.inputs.iter().chain(&node.outputs) {
-                last_use.insert(*v, i);
-            }
-        }
-        let mut dead_after = vec![Vec::new(); graph.nodes().len()];
-        for (v, i) in last_use {
-            dead_after[i].push(v);
-        }
+        let dead_after = dead_after(&graph);
         CpuExecutor { graph, dead_after, scratch: Scratch::new() }
     }
 
@@ -59,5 +53,54 @@ impl CpuExecutor {
         let all = self.graph.outputs.iter().chain(taps);
         let values = all.map(|v| (*v, get(&live, v))).collect();
         Ok(Trace { values, ..Trace::default() })
+    }
+}
+
+/// For each node, the values that nobody needs after it.
+fn dead_after(graph: &Graph) -> Vec<Vec<ValueId>> {
+    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
+    for (i, node) in graph.nodes().iter().enumerate() {
+        last_use.extend(node.inputs.iter().chain(&node.outputs).map(|v| (*v, i)));
+    }
+    let mut dead = vec![Vec::new(); graph.nodes().len()];
+    last_use.into_iter().for_each(|(v, i)| dead[i].push(v));
+    dead
+}
+
+/// Bytes of a runtime tensor; constants are counted as none.
+fn bytes(graph: &Graph, v: ValueId) -> u64 {
+    let v = graph.value(v);
+    if v.constant.is_some() {
+        return 0;
+    }
+    let elements = v.ty.elements().and_then(Dim::fixed).unwrap_or(usize::MAX);
+    (elements as u64).saturating_mul(v.ty.dtype.size_bytes() as u64)
+}
+
+/// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
+pub(super) fn peak_bytes(graph: &Graph) -> u64 {
+    let sum = |all: &[ValueId], from: u64| all.iter().fold(from, |n, v| n.saturating_add(bytes(graph, *v)));
+    let mut alive = sum(&graph.inputs, 0);
+    let mut peak = alive;
+    for (node, dead) in graph.nodes().iter().zip(dead_after(graph)) {
+        alive = sum(&node.outputs, alive);
+        peak = peak.max(alive);
+        let dead = dead.iter().filter(|v| !graph.outputs.contains(v));
+        alive = dead.fold(alive, |n, v| n.saturating_sub(bytes(graph, *v)));
+    }
+    peak
+}
+
+/// Refuses a tensor that no device takes, before any memory is asked for.
+pub(super) fn fits_the_cpu(graph: &Graph) -> Result<(), ExecError> {
+    let mut all = (0..).map(ValueId).zip(graph.values());
+    match all.find(|(v, _)| bytes(graph, *v) > TENSOR_BYTES) {
+        Some((v, value)) => Err(ExecError::TooLarge {
+            what: format!("tensor {:?} of type {}", value.name, value.ty),
+            amount: bytes(graph, v),
+            unit: "bytes",
+            limit: TENSOR_BYTES,
+        }),
+        None => Ok(()),
     }
 }

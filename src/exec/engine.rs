@@ -1,5 +1,6 @@
 //! One engine over both executors, for any number of frames: it splits what does not fit at once.
 
+use super::cpu::{fits_the_cpu, peak_bytes};
 use super::{CpuExecutor, ExecError, GpuExecutor, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
 use crate::graph::lower::{Io, Layout, Lowering, View};
@@ -11,9 +12,6 @@ use std::sync::Arc;
 
 /// Frames computed at once unless said otherwise.
 const DEFAULT_BATCH: usize = 64;
-
-/// Bytes of one tensor on the CPU: what a storage binding has at most anywhere, too.
-const CPU_TENSOR_BYTES: u64 = 2 << 30;
 
 /// Specialised graphs that the CPU keeps.
 const KEPT_GRAPHS: usize = 4;
@@ -36,6 +34,8 @@ pub struct Engine {
     /// Batch chosen for a list of taps.
     chosen: HashMap<Vec<ValueId>, usize>,
     warnings: Vec<String>,
+    /// Whether the GPU has run something.
+    warm: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +66,7 @@ impl Engine {
             separable,
             chosen: HashMap::new(),
             warnings: Vec::new(),
+            warm: false,
         }
     }
 
@@ -125,19 +126,24 @@ impl Engine {
         Ok(batch)
     }
 
-    /// Makes ready what a run of these inputs needs: kernels, plans and memory, which the first run of a batch builds
-    /// otherwise.
+    /// Makes ready what a run of these inputs needs, which the first run of a batch does otherwise: kernels, plans and
+    /// memory. At the first call a GPU also runs one frame, as drivers finish kernels when they are first used.
     ///
     /// # Errors
     /// As for [`Engine::run`], but for what is too large: the run halves its batch then.
     pub fn prepare(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<(), ExecError> {
         let frames = batch_of(&self.graph, inputs)?;
-        let mut sizes = vec![frames];
-        if self.separable && self.graph.is_batched() && frames > 1 {
-            let batch = self.batch(taps)?.min(frames);
-            sizes = vec![batch, frames % batch];
+        let in_parts = self.separable && self.graph.is_batched() && frames > 1;
+        let batch = if in_parts { self.batch(taps)?.min(frames) } else { frames };
+        if matches!(self.backend, Backend::Gpu(_)) && !std::mem::replace(&mut self.warm, true) {
+            let count = if in_parts { 1 } else { frames };
+            let part = self.slice(inputs, 0, count);
+            match self.run_at_once(count, &part, taps) {
+                Err(e) if is_too_large(&e) => return Ok(()),
+                run => drop(run?),
+            }
         }
-        for size in sizes.into_iter().filter(|n| *n > 0) {
+        for size in [batch, frames.checked_rem(batch).unwrap_or(0)].into_iter().filter(|n| *n > 0) {
             let made = match &mut self.backend {
                 Backend::Gpu(gpu) => gpu.prepare(size, taps),
                 Backend::Cpu(known) => specialise(&self.graph, known, size).map(drop),
@@ -249,50 +255,6 @@ fn specialise<'a>(
         }
     }
     Ok(&known.last().expect("just put there").1)
-}
-
-/// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
-fn peak_bytes(graph: &Graph) -> u64 {
-    let bytes = |v: &ValueId| {
-        let v = graph.value(*v);
-        let elements = v.ty.elements().and_then(Dim::fixed).unwrap_or(usize::MAX);
-        if v.constant.is_some() {
-            0
-        } else {
-            (elements as u64).saturating_mul(v.ty.dtype.size_bytes() as u64)
-        }
-    };
-    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
-    for (i, node) in graph.nodes().iter().enumerate() {
-        node.inputs.iter().chain(&node.outputs).for_each(|v| {
-            last_use.insert(*v, i);
-        });
-    }
-    let mut alive: u64 = graph.inputs.iter().map(bytes).fold(0, u64::saturating_add);
-    let mut peak = alive;
-    for (i, node) in graph.nodes().iter().enumerate() {
-        alive = node.outputs.iter().map(bytes).fold(alive, u64::saturating_add);
-        peak = peak.max(alive);
-        let mut dead: Vec<&ValueId> = node.inputs.iter().chain(&node.outputs).collect();
-        dead.sort_unstable();
-        dead.dedup();
-        let dead = dead.into_iter().filter(|v| last_use.get(v) == Some(&i) && !graph.outputs.contains(v));
-        alive = dead.map(bytes).fold(alive, u64::saturating_sub);
-    }
-    peak
-}
-
-/// Refuses a tensor that no device takes, before any memory is asked for.
-fn fits_the_cpu(graph: &Graph) -> Result<(), ExecError> {
-    for v in graph.values().iter().filter(|v| v.constant.is_none()) {
-        let elements = v.ty.elements().and_then(Dim::fixed).unwrap_or(usize::MAX);
-        let bytes = (elements as u64).saturating_mul(v.ty.dtype.size_bytes() as u64);
-        if bytes > CPU_TENSOR_BYTES {
-            let what = format!("tensor {:?} of type {}", v.name, v.ty);
-            return Err(ExecError::TooLarge { what, bytes, limit: CPU_TENSOR_BYTES });
-        }
-    }
-    Ok(())
 }
 
 /// Whether a smaller batch may help.

@@ -56,12 +56,16 @@ pub enum ExecError {
         message: String,
     },
     /// Larger than the device allows.
-    #[error("{what} takes {bytes}, the device allows {limit}")]
+    #[error(
+        "{what} takes {amount} {unit}, the device allows {limit}: smaller inputs or another device, such as the CPU, may do"
+    )]
     TooLarge {
-        /// A tensor (bytes), a buffer (bytes) or the grid of a dispatch (workgroups).
+        /// A tensor, a buffer or the grid of a dispatch.
         what: String,
         /// How much it takes.
-        bytes: u64,
+        amount: u64,
+        /// Of what: bytes or workgroups.
+        unit: &'static str,
         /// What the device allows.
         limit: u64,
     },

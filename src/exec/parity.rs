@@ -119,14 +119,8 @@ fn compare_tensors(
         let wrong = (0..a.len()).filter(|i| !near(a[*i], b[*i])).collect();
         return first(wrong, &|i| (f64::from(a[i]), f64::from(b[i])));
     }
-    let number = |t: &Tensor, i: usize| match t.data() {
-        Data::F32(v) => f64::from(v[i]),
-        Data::I32(v) => f64::from(v[i]),
-        Data::Bool(v) | Data::U8(v) => f64::from(v[i]),
-        Data::I8(v) => f64::from(v[i]),
-    };
-    let wrong = (0..want.len()).filter(|i| number(want, *i) != number(got, *i)).collect();
-    first(wrong, &|i| (number(want, i), number(got, i)))
+    let wrong = (0..want.len()).filter(|i| want.number(*i) != got.number(*i)).collect();
+    first(wrong, &|i| (want.number(i), got.number(i)))
 }
 
 #[cfg(test)]

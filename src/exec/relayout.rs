@@ -67,8 +67,10 @@ pub(super) fn to_words(t: &Tensor, layout: Layout) -> Vec<u32> {
     let linear: Vec<u32> = match t.data() {
         Data::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
         Data::I32(v) => v.iter().map(|x| x.cast_unsigned()).collect(),
-        Data::Bool(v) | Data::U8(v) => v.iter().map(|x| u32::from(*x)).collect(),
-        Data::I8(v) => v.iter().map(|x| i32::from(*x).cast_unsigned()).collect(),
+        Data::Bool(v) | Data::U8(v) | Data::U4(v) => v.iter().map(|x| u32::from(*x)).collect(),
+        Data::I8(v) | Data::I4(v) => v.iter().map(|x| i32::from(*x).cast_unsigned()).collect(),
+        Data::I16(v) => v.iter().map(|x| i32::from(*x).cast_unsigned()).collect(),
+        Data::U16(v) => v.iter().map(|x| u32::from(*x)).collect(),
     };
     if layout == Layout::Linear {
         return linear;
@@ -98,6 +100,9 @@ pub(super) fn from_words(dtype: DType, shape: &[usize], layout: Layout, words: &
         DType::Bool => Tensor::from_bool(shape, words.iter().map(|w| u8::from(*w != 0)).collect()),
         DType::U8 => Tensor::from_u8(shape, words.iter().map(|w| *w as u8).collect()),
         DType::I8 => Tensor::from_i8(shape, words.iter().map(|w| *w as i8).collect()),
+        narrow => {
+            Tensor::from_codes(narrow, shape, bytemuck::cast_slice(words)).expect("kernels keep to the type")
+        }
     }
 }
 

@@ -55,8 +55,10 @@ fn stored(dtype: DType) -> Dtype {
         DType::F32 => Dtype::F32,
         DType::I32 => Dtype::I32,
         DType::Bool => Dtype::BOOL,
-        DType::I8 => Dtype::I8,
-        DType::U8 => Dtype::U8,
+        DType::I8 | DType::I4 => Dtype::I8,
+        DType::U8 | DType::U4 => Dtype::U8,
+        DType::I16 => Dtype::I16,
+        DType::U16 => Dtype::U16,
     }
 }
 

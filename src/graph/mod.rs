@@ -13,7 +13,7 @@
 //! 5. A dimension is an integer or k*N, with N the one symbolic batch. Axes mean what ONNX says they mean; memory
 //!    layout is no business of the graph. Rank is at most 6, elements of a concrete tensor at most 2^31.
 //! 6. Graph outputs are values of any kind, each listed once. Inputs are listed in the order of the file.
-//! 7. In stage `float`, node inputs and outputs are `f32`, `i32`, `bool`, `u8` or `i8`, and there are no quantizers.
+//! 7. There are quantizers in stage `fake-quant` only.
 //!
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
 
@@ -27,9 +27,10 @@ pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, Reader, Source};
-pub use op::{Lookup, Op, OpDef, OpError, Scratch};
+pub use op::{Lookup, Op, OpDef, OpError, QuantRule, Scratch};
 pub use verify::GraphError;
 
+use crate::quant::Quantizer;
 use crate::tensor::{Tensor, TensorType};
 use std::collections::HashMap;
 use std::fmt;
@@ -54,16 +55,19 @@ impl fmt::Display for NodeId {
 pub enum Stage {
     /// As imported.
     Float,
+    /// With quantizers, which simulate in f32 what integers would do.
+    FakeQuant,
 }
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Stage; 1] = [Stage::Float];
+    pub const ALL: [Stage; 2] = [Stage::Float, Stage::FakeQuant];
 
     /// Its name in files, text and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Float => "float",
+            Stage::FakeQuant => "fake-quant",
         }
     }
 }
@@ -100,6 +104,16 @@ impl Node {
     /// Name and operator, for messages: `conv1 (Conv)`.
     pub fn label(&self) -> String {
         format!("{} ({})", self.name, self.op.def().name)
+    }
+}
+
+impl Node {
+    /// The quantizer that it is.
+    pub fn quantizer(&self) -> Option<&Quantizer> {
+        match self.op.quant_rule() {
+            QuantRule::Quantizer(q) => Some(q),
+            _ => None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::attrs::{Attrs, Reader};
 use super::lower::{Io, Kernel, Layouts, Lowering};
 use super::sample::{Rng, Sample};
+use crate::quant::Quantizer;
 use crate::tensor::{DType, Tensor, TensorType};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -52,6 +53,20 @@ pub trait Op: Debug + Send + Sync {
 
     /// The dispatches that compute it on a device. Shapes are concrete.
     fn lower(&self, io: &Io) -> Result<Lowering, OpError>;
+
+    /// How passes that quantize treat it.
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Float
+    }
+}
+
+/// How quantization treats an operator.
+#[derive(Clone, Copy, Debug)]
+pub enum QuantRule<'a> {
+    /// It runs in f32.
+    Float,
+    /// It is a quantizer.
+    Quantizer(&'a Quantizer),
 }
 
 /// What is wrong with one operator, in numbers. Whoever calls adds the node.

@@ -34,6 +34,13 @@ impl Rng {
         low + usize::try_from(self.bits() % (high - low + 1) as u64).expect("fits")
     }
 
+    /// Uniform in `low..=high`.
+    pub fn code(&mut self, low: i32, high: i32) -> i32 {
+        let span = u64::from(high.abs_diff(low)) + 1;
+        let d = i64::try_from(self.bits() % span).expect("fits");
+        i32::try_from(i64::from(low) + d).expect("within the range")
+    }
+
     /// One of `items`.
     pub fn pick<T: Clone>(&mut self, items: &[T]) -> T {
         items[self.int(0, items.len() - 1)].clone()
@@ -99,12 +106,7 @@ impl SampleInput {
                 Tensor::from_f32(self.shape.clone(), (0..n).map(|_| rng.float(*a, *b)).collect())
             }
             Fill::Ints(a, b) => {
-                let span = u64::from(b.abs_diff(*a)) + 1;
-                let draw = |rng: &mut Rng| {
-                    let d = i64::try_from(rng.bits() % span).expect("fits");
-                    i32::try_from(i64::from(*a) + d).expect("within the range")
-                };
-                Tensor::from_i32(self.shape.clone(), (0..n).map(|_| draw(rng)).collect())
+                Tensor::from_i32(self.shape.clone(), (0..n).map(|_| rng.code(*a, *b)).collect())
             }
             Fill::Bools => {
                 Tensor::from_bool(self.shape.clone(), (0..n).map(|_| u8::from(rng.bits() & 1 == 1)).collect())

@@ -1,6 +1,6 @@
 //! Checks the rules that `graph/mod.rs` states.
 
-use super::{Graph, Node, OpError};
+use super::{Graph, Node, OpError, Stage};
 use crate::tensor::{Dim, MAX_RANK, TensorType, element_count};
 use std::collections::HashSet;
 
@@ -74,6 +74,14 @@ pub enum GraphError {
         /// Its type.
         ty: String,
     },
+    /// A quantizer where the stage has none.
+    #[error("{node}: a quantizer in stage {stage}")]
+    Stage {
+        /// The node.
+        node: String,
+        /// The graph's stage.
+        stage: &'static str,
+    },
     /// An operator refuses its inputs.
     #[error("{node}: {error}")]
     Op {
@@ -104,6 +112,9 @@ impl Graph {
             }
         }
         for node in self.nodes() {
+            if self.stage == Stage::Float && node.quantizer().is_some() {
+                return Err(GraphError::Stage { node: node.label(), stage: self.stage.name() });
+            }
             for id in &node.inputs {
                 self.once(&produced, id.0, &node.label())?;
             }

@@ -45,7 +45,6 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
 fn draw(dtype: DType, shape: &[usize], rng: &mut Rng) -> Fill {
     let n: usize = shape.iter().product();
     let special = [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e9, -3e9, 255.5, -128.9, -0.9, 1e-40, -0.0, 0.0];
-    let byte = |rng: &mut Rng| u8::try_from(rng.int(0, 255)).expect("a byte");
     match dtype {
         DType::F32 => {
             let mut value = || if rng.int(0, 2) == 0 { rng.pick(&special) } else { rng.float(-300.0, 300.0) };
@@ -54,8 +53,11 @@ fn draw(dtype: DType, shape: &[usize], rng: &mut Rng) -> Fill {
         DType::I32 if rng.int(0, 1) == 0 => Fill::Ints(-300, 300),
         DType::I32 => Fill::Ints(i32::MIN, i32::MAX),
         DType::Bool => Fill::Bools,
-        DType::I8 => Fill::Exact(Tensor::from_i8(shape, (0..n).map(|_| byte(rng).cast_signed()).collect())),
-        DType::U8 => Fill::Exact(Tensor::from_u8(shape, (0..n).map(|_| byte(rng)).collect())),
+        narrow => {
+            let (low, high) = narrow.limits().expect("an integer type");
+            let codes: Vec<i32> = (0..n).map(|_| rng.code(low, high)).collect();
+            Fill::Exact(Tensor::from_codes(narrow, shape, &codes).expect("drawn in range"))
+        }
     }
 }
 
@@ -83,8 +85,23 @@ macro_rules! convert {
             DType::Bool => Tensor::from_bool($shape, $v.iter().map(|x| u8::from(*x != $zero)).collect()),
             DType::I8 => Tensor::from_i8($shape, $v.iter().map(|x| *x as i8).collect()),
             DType::U8 => Tensor::from_u8($shape, $v.iter().map(|x| *x as u8).collect()),
+            DType::I16 => Tensor::from_i16($shape, $v.iter().map(|x| *x as i16).collect()),
+            DType::U16 => Tensor::from_u16($shape, $v.iter().map(|x| *x as u16).collect()),
+            DType::I4 | DType::U4 => unreachable!("no Rust type has four bits"),
         }
     };
+}
+
+/// A float is truncated and saturates, an integer keeps its lowest four bits.
+#[allow(clippy::cast_possible_truncation, reason = "a float saturates, numbers of the other types are i32")]
+fn four_bits(x: &Tensor, to: DType) -> Tensor {
+    let (low, high) = to.limits().expect("an integer type");
+    let code = |i: usize| match x.as_f32() {
+        Some(v) => (v[i] as i32).clamp(low, high),
+        None => ((x.number(i) as i32 - low) & 15) + low,
+    };
+    let codes: Vec<i32> = (0..x.len()).map(code).collect();
+    Tensor::from_codes(to, x.shape(), &codes).expect("four bits")
 }
 
 /// The numbers of the types in `cast.wgsl`.
@@ -95,6 +112,10 @@ fn number(dtype: DType) -> u32 {
         DType::Bool => 2,
         DType::I8 => 3,
         DType::U8 => 4,
+        DType::I16 => 5,
+        DType::U16 => 6,
+        DType::I4 => 7,
+        DType::U4 => 8,
     }
 }
 
@@ -118,11 +139,16 @@ impl Op for Cast {
         if x.dtype() == self.to {
             return Ok(vec![x.clone()]);
         }
+        if matches!(self.to, DType::I4 | DType::U4) {
+            return Ok(vec![four_bits(x, self.to)]);
+        }
         Ok(vec![match x.data() {
             Data::F32(v) => convert!(self.to, shape, v, 0.0),
             Data::I32(v) => convert!(self.to, shape, v, 0),
-            Data::Bool(v) | Data::U8(v) => convert!(self.to, shape, v, 0),
-            Data::I8(v) => convert!(self.to, shape, v, 0),
+            Data::Bool(v) | Data::U8(v) | Data::U4(v) => convert!(self.to, shape, v, 0),
+            Data::I8(v) | Data::I4(v) => convert!(self.to, shape, v, 0),
+            Data::I16(v) => convert!(self.to, shape, v, 0),
+            Data::U16(v) => convert!(self.to, shape, v, 0),
         }])
     }
 

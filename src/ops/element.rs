@@ -21,6 +21,13 @@ impl Element for i32 {
     }
 }
 
+impl Element for u16 {
+    fn constant(_float: f32, int: i32) -> u16 {
+        let [low, high, ..] = int.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+}
+
 impl Element for u8 {
     fn constant(_float: f32, int: i32) -> u8 {
         int.to_le_bytes()[0]
@@ -59,8 +66,13 @@ pub(crate) fn moved(
             movement.run(&inputs, &mut y)?;
             Tensor::from_i32(shape, y)
         }
-        DType::Bool => Tensor::from_bool(shape, bytes(inputs)?),
-        DType::U8 => Tensor::from_u8(shape, bytes(inputs)?),
-        DType::I8 => Tensor::from_i8(shape, bytemuck::cast_vec(bytes(inputs)?)),
+        dtype @ (DType::I16 | DType::U16) => {
+            let inputs: Vec<&[u16]> = inputs.iter().map(|t| bytemuck::cast_slice(t.bytes())).collect();
+            let mut y = vec![0u16; n];
+            movement.run(&inputs, &mut y)?;
+            Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&y))
+                .expect("elements are moved as they are")
+        }
+        dtype => Tensor::from_bytes(dtype, shape, &bytes(inputs)?).expect("elements are moved as they are"),
     })
 }

@@ -54,10 +54,8 @@ fn of_graph(r: &mut Reader) -> Result<Tensor, OpError> {
     }
     let v = r.int("value", 0)?;
     let tensor = match dtype {
-        DType::I32 => i32::try_from(v).ok().map(|v| Tensor::from_i32([1], vec![v])),
         DType::Bool => u8::try_from(v).ok().filter(|v| *v < 2).map(|v| Tensor::from_bool([1], vec![v])),
-        DType::I8 => i8::try_from(v).ok().map(|v| Tensor::from_i8([1], vec![v])),
-        DType::U8 | DType::F32 => u8::try_from(v).ok().map(|v| Tensor::from_u8([1], vec![v])),
+        _ => i32::try_from(v).ok().and_then(|v| Tensor::from_codes(dtype, &[1], &[v])),
     };
     tensor.ok_or_else(|| r.unsupported("value", v, &format!("values of {dtype}")))
 }
@@ -78,18 +76,24 @@ fn samples(rng: &mut Rng) -> Vec<Sample> {
         int("bool", 1),
         int("i8", -128),
         int("u8", 255),
+        int("i16", -32768),
+        int("u4", 15),
     ];
     all.into_iter().map(|a| Sample::new(a, [])).collect()
 }
 
 impl Fill {
+    /// The value where it is no float.
+    #[allow(clippy::cast_possible_truncation, reason = "an i32 or narrower")]
+    fn int(&self) -> i32 {
+        self.value.number(0) as i32
+    }
+
     /// The value as a device holds it.
     fn word(&self) -> u32 {
         match self.value.data() {
             Data::F32(v) => v[0].to_bits(),
-            Data::I32(v) => v[0].cast_unsigned(),
-            Data::Bool(v) | Data::U8(v) => v[0].into(),
-            Data::I8(v) => i32::from(v[0]).cast_unsigned(),
+            _ => self.int().cast_unsigned(),
         }
     }
 }
@@ -103,9 +107,7 @@ impl Op for Fill {
         let attrs = Attrs::new().dims("shape", &self.shape).str("dtype", self.value.dtype().name());
         match self.value.data() {
             Data::F32(v) => attrs.float("value", v[0]),
-            Data::I32(v) => attrs.int("value", v[0].into()),
-            Data::Bool(v) | Data::U8(v) => attrs.int("value", v[0].into()),
-            Data::I8(v) => attrs.int("value", v[0].into()),
+            _ => attrs.int("value", self.int().into()),
         }
     }
 
@@ -128,9 +130,10 @@ impl Op for Fill {
                 Tensor::from_f32(shape, y)
             }
             Data::I32(v) => Tensor::from_i32(shape, vec![v[0]; n]),
-            Data::Bool(v) => Tensor::from_bool(shape, vec![v[0]; n]),
-            Data::I8(v) => Tensor::from_i8(shape, vec![v[0]; n]),
-            Data::U8(v) => Tensor::from_u8(shape, vec![v[0]; n]),
+            _ => {
+                let bytes = self.value.bytes().repeat(n);
+                Tensor::from_bytes(ty.dtype, &shape, &bytes).expect("copies of a legal element")
+            }
         }])
     }
 

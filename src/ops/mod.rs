@@ -14,6 +14,7 @@ mod depth_space;
 mod einsum;
 mod element;
 mod expand;
+mod fake_quant;
 mod fill;
 mod gather;
 mod gather_elements;
@@ -49,6 +50,8 @@ mod transpose;
 mod trilu;
 mod unary;
 mod r#where;
+
+pub use fake_quant::fake_quant;
 
 use crate::graph::OpDef;
 
@@ -89,6 +92,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::erf::DEF,
     &unary::exp::DEF,
     &expand::DEF,
+    &fake_quant::DEF,
     &fill::DEF,
     &unary::floor::DEF,
     &gather::GATHER,

@@ -106,9 +106,7 @@ impl Op for OneHot {
         #[allow(clippy::cast_possible_truncation, reason = "saturates, as in WGSL: outside any axis")]
         let indices: Vec<i32> = match x.data() {
             Data::F32(v) => v.iter().map(|x| *x as i32).collect(),
-            Data::I32(v) => v.to_vec(),
-            Data::I8(v) => v.iter().map(|x| i32::from(*x)).collect(),
-            Data::U8(v) | Data::Bool(v) => v.iter().map(|x| i32::from(*x)).collect(),
+            _ => (0..x.len()).map(|i| x.number(i) as i32).collect(),
         };
         let inner = x.shape()[axis..].iter().product::<usize>().max(1);
         let spread = Spread { depth: self.depth, inner, indices: &indices };

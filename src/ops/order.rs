@@ -18,16 +18,15 @@ pub(super) fn key(x: f32) -> i32 {
 pub(super) fn keys(t: &Tensor) -> Vec<i32> {
     match t.data() {
         Data::F32(v) => v.iter().map(|x| key(*x)).collect(),
-        Data::I32(v) => v.to_vec(),
-        Data::I8(v) => v.iter().map(|x| i32::from(*x)).collect(),
-        Data::U8(v) | Data::Bool(v) => v.iter().map(|x| i32::from(*x)).collect(),
+        Data::Bool(v) => v.iter().map(|x| i32::from(*x)).collect(),
+        _ => t.codes().expect("integers"),
     }
 }
 
 /// Everything but truth values has an order.
 pub(super) fn check(inputs: &[TensorType]) -> Result<(), OpError> {
     if inputs[0].dtype == DType::Bool {
-        return Err(OpError::DType { input: 0, expected: "f32, i32, i8 or u8", got: DType::Bool });
+        return Err(OpError::DType { input: 0, expected: "f32 or integers", got: DType::Bool });
     }
     Ok(())
 }

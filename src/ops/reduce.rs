@@ -410,7 +410,7 @@ impl Op for Reduce {
         let form = self.row.int.as_ref().expect("the type was checked");
         Ok(vec![match x.data() {
             Data::I32(v) => Tensor::from_i32(shape, self.eval_ints(&rows, v, form)),
-            narrow => narrowed(narrow, shape, |v| self.eval_ints(&rows, &v, form)),
+            _ => narrowed(x, shape, |v| self.eval_ints(&rows, &v, form)),
         }])
     }
 
@@ -448,28 +448,20 @@ impl Op for Reduce {
 fn narrowest(dtype: DType, v: i32) -> i32 {
     match dtype {
         DType::Bool => v.clamp(0, 1),
-        DType::I8 => v.clamp(-128, 127),
-        DType::U8 => v.clamp(0, 255),
-        DType::F32 | DType::I32 => v,
+        _ => dtype.limits().map_or(v, |(low, high)| v.clamp(low, high)),
     }
 }
 
-/// Widens 8-bit elements, applies `f`, and narrows what it gives.
-fn narrowed(data: &Data, shape: Vec<usize>, f: impl Fn(Vec<i32>) -> Vec<i32>) -> Tensor {
-    let bytes = |v: &[u8], dtype| {
+/// Widens narrow elements, applies `f`, and narrows what it gives.
+fn narrowed(x: &Tensor, shape: Vec<usize>, f: impl Fn(Vec<i32>) -> Vec<i32>) -> Tensor {
+    let dtype = x.dtype();
+    if let Some(v) = x.as_bool() {
         let y = f(v.iter().map(|x| i32::from(*x)).collect());
-        y.into_iter().map(|v| u8::try_from(narrowest(dtype, v)).expect("in range")).collect::<Vec<u8>>()
-    };
-    match data {
-        Data::Bool(v) => Tensor::from_bool(shape, bytes(v, DType::Bool)),
-        Data::U8(v) => Tensor::from_u8(shape, bytes(v, DType::U8)),
-        Data::I8(v) => {
-            let y = f(v.iter().map(|x| i32::from(*x)).collect());
-            let narrow = |v| i8::try_from(narrowest(DType::I8, v)).expect("in range");
-            Tensor::from_i8(shape, y.into_iter().map(narrow).collect())
-        }
-        Data::F32(_) | Data::I32(_) => unreachable!("8-bit types only"),
+        return Tensor::from_bool(shape, y.into_iter().map(|v| u8::from(v != 0)).collect());
     }
+    let y = f(x.codes().expect("integers"));
+    let y: Vec<i32> = y.into_iter().map(|v| narrowest(dtype, v)).collect();
+    Tensor::from_codes(dtype, &shape, &y).expect("they were saturated")
 }
 
 fn samples(row: &'static Row, rng: &mut Rng) -> Vec<Sample> {

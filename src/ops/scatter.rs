@@ -288,9 +288,7 @@ impl Op for Scatter {
                 self.apply(&mut y, &to, inner, updates.i32s(), f);
                 Tensor::from_i32(shape, y)
             }
-            DType::Bool => Tensor::from_bool(shape, bytes()),
-            DType::U8 => Tensor::from_u8(shape, bytes()),
-            DType::I8 => Tensor::from_i8(shape, bytemuck::cast_vec(bytes())),
+            dtype => Tensor::from_bytes(dtype, shape, &bytes()).expect("elements are moved as they are"),
         }])
     }
 

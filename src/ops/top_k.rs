@@ -124,23 +124,26 @@ impl Op for TopK {
         }
         let rows = Rows::linear(x.shape(), &[axis]);
         let out = Rows::linear(&shape, &[axis]);
-        let chosen = self.select(&rows, &order::keys(x));
+        let keys = order::keys(x);
+        let chosen = self.select(&rows, &keys);
         let index = |i: &usize| i32::try_from(*i).expect("axes are shorter than 2^31");
         let indices = Tensor::from_i32(shape.clone(), out.scatter(chosen.iter().map(index).collect()));
-        macro_rules! values {
-            ($v:expr, $new:ident) => {{
+        macro_rules! best {
+            ($v:expr) => {{
                 let source = rows.gather($v);
                 let each = chosen.iter().enumerate();
                 let best = each.map(|(n, i)| source[n / self.k * rows.len() + i]).collect();
-                Tensor::$new(shape, out.scatter(best))
+                out.scatter(best)
             }};
         }
         let values = match x.data() {
-            Data::F32(v) => values!(v, from_f32),
-            Data::I32(v) => values!(v, from_i32),
-            Data::I8(v) => values!(v, from_i8),
-            Data::U8(v) => values!(v, from_u8),
-            Data::Bool(v) => values!(v, from_bool),
+            Data::F32(v) => Tensor::from_f32(shape, best!(v)),
+            Data::I32(v) => Tensor::from_i32(shape, best!(v)),
+            Data::Bool(v) => Tensor::from_bool(shape, best!(v)),
+            _ => {
+                let codes: Vec<i32> = best!(&keys);
+                Tensor::from_codes(x.dtype(), &shape, &codes).expect("elements of the input")
+            }
         };
         Ok(vec![values, indices])
     }

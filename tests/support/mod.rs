@@ -5,7 +5,9 @@
 pub mod onnx;
 
 use libtest_mimic::Trial;
+use samebit::gpu::{Choice, Device, Gpu};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 /// A test of a binary without the standard harness, reported as ignored where `ignored` holds.
 pub fn trial(name: &str, ignored: bool, f: fn()) -> Trial {
@@ -24,4 +26,19 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     };
     let path = root.join(path);
     path.exists().then_some(path)
+}
+
+/// The GPU of these tests, a software one included. Without one they are reported as ignored, unless `SAMEBIT_REQUIRE_GPU=1`.
+pub fn gpu() -> Option<Arc<Gpu>> {
+    static GPU: OnceLock<Option<Arc<Gpu>>> = OnceLock::new();
+    let open = || match Device::open(&Choice::Gpu) {
+        Ok(Device::Gpu(gpu)) => Some(gpu),
+        Ok(Device::Cpu) => unreachable!("a GPU was asked for"),
+        Err(e) => {
+            assert_ne!(std::env::var("SAMEBIT_REQUIRE_GPU").as_deref(), Ok("1"), "{e}");
+            eprintln!("no GPU: {e}");
+            None
+        }
+    };
+    GPU.get_or_init(open).clone()
 }

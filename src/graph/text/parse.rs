@@ -246,10 +246,15 @@ impl Parser<'_> {
         }
         Ok(match ty.dtype {
             DType::F32 => of!(from_f32, "a number", number::parse),
-            DType::I32 => of!(from_i32, "a 32-bit integer", |w| w.parse().ok()),
-            DType::I8 => of!(from_i8, "an integer in -128..=127", |w| w.parse().ok()),
-            DType::U8 => of!(from_u8, "an integer in 0..=255", |w| w.parse().ok()),
             DType::Bool => of!(from_bool, "0 or 1", |w| w.parse().ok().filter(|v| *v < 2)),
+            dtype => {
+                let (low, high) = dtype.limits().expect("an integer type");
+                let what = format!("an integer in {low}..={high}");
+                let v = self
+                    .list("]", |p| p.word(&what, |w| w.parse().ok().filter(|v| (low..=high).contains(v))))?;
+                counted(self, v.len())?;
+                Tensor::from_codes(dtype, &shape, &v).expect("they were counted and are in range")
+            }
         })
     }
 

@@ -17,9 +17,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 fn elements(t: &Tensor) -> String {
     match t.data() {
         Data::F32(v) => list(v.iter().map(|x| number::print(*x))),
-        Data::I32(v) => list(v.iter().map(i32::to_string)),
-        Data::I8(v) => list(v.iter().map(i8::to_string)),
-        Data::Bool(v) | Data::U8(v) => list(v.iter().map(u8::to_string)),
+        _ => list((0..t.len()).map(|i| t.number(i).to_string())),
     }
 }
 

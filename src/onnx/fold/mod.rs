@@ -175,9 +175,8 @@ fn cast(call: &mut Call) -> Option<Constant> {
     let Constant::Tensor(t) = call.constant(0)? else { return None };
     let values: Vec<i64> = match t.data() {
         Data::F32(v) => v.iter().map(|x| truncated(*x, to)).collect::<Option<_>>()?,
-        Data::I8(v) => v.iter().map(|x| i64::from(*x)).collect(),
-        Data::U8(v) => v.iter().map(|x| i64::from(*x)).collect(),
         Data::I32(_) | Data::Bool(_) => return None,
+        _ => t.codes()?.into_iter().map(i64::from).collect(),
     };
     let values: Vec<SymInt> = values.into_iter().map(SymInt::Int).collect();
     to_kind(to, &Ints::new(IntKind::I64, t.shape().to_vec(), values)).map(Constant::Ints)

@@ -197,7 +197,7 @@ impl Op for MaxPool {
             }
             Data::I8(v) => self.outputs((x.shape(), v), vec![0; n], i8::MIN, |y| Tensor::from_i8(shape, y)),
             Data::U8(v) => self.outputs((x.shape(), v), vec![0; n], u8::MIN, |y| Tensor::from_u8(shape, y)),
-            Data::I32(_) | Data::Bool(_) => {
+            _ => {
                 return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: x.dtype() });
             }
         })
@@ -237,9 +237,7 @@ impl Op for MaxPool {
 /// Bits of the word that stands below every element.
 fn lowest(dtype: DType) -> u32 {
     match dtype {
-        DType::I8 => i32::from(i8::MIN).cast_unsigned(),
-        DType::U8 | DType::Bool => 0,
-        DType::I32 => i32::MIN.cast_unsigned(),
         DType::F32 => f32::NEG_INFINITY.to_bits(),
+        _ => dtype.limits().map_or(0, |(low, _)| low.cast_unsigned()),
     }
 }

@@ -1,0 +1,220 @@
+//! `FakeQuant`: a quantizer of a graph. Quantizes and dequantizes in state `qat` and `validation`, else lets numbers pass.
+//!
+//! *Shapes*: `[..] -> [..]`. What it computes is defined by [`crate::quant`].
+
+use super::unary::CHUNK;
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::op::{QuantRule, check};
+use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::quant::{Division, Origin, QParams, Quantizer, Role, Rounding, Scheme, Spec, State, Step};
+use crate::tensor::{DType, Dim, Tensor, TensorType};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `fake_quant.wgsl`.
+    struct Params {
+        n4: u32, c: u32, c4: u32, channels: u32, inner: u32, by_lane: u32, low: i32, high: i32
+    }
+}
+
+static KERNEL: Kernel = crate::kernel!(
+    "fake_quant",
+    Params,
+    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "shared/quantize.wgsl", "fake_quant.wgsl"]
+);
+
+pub(super) static DEF: OpDef = OpDef { name: "FakeQuant", onnx: &[], read, kernels: &[&KERNEL], samples };
+
+#[derive(Debug)]
+struct FakeQuant(Quantizer);
+
+/// The operator of a quantizer.
+pub fn fake_quant(quantizer: Quantizer) -> Arc<dyn Op> {
+    Arc::new(FakeQuant(quantizer))
+}
+
+/// One of the values that have names.
+fn named<T: Copy>(r: &mut Reader, attr: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, OpError> {
+    let names: Vec<&'static str> = all.iter().map(|v| name(*v)).collect();
+    let found = r.one_of(attr, names[0], &names)?;
+    Ok(names.iter().position(|n| *n == found).map_or(all[0], |i| all[i]))
+}
+
+fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let axis = r.opt_int("axis")?;
+    let axis =
+        axis.map(|a| usize::try_from(a).map_err(|_| r.unsupported("axis", a, "0 or more"))).transpose()?;
+    let spec = Spec {
+        dtype: r.dtype("dtype", DType::I8)?,
+        axis,
+        scheme: named(r, "scheme", &Scheme::ALL, Scheme::name)?,
+        power_of_two: r.flag("power_of_two", false)?,
+        rounding: named(r, "rounding", &Rounding::ALL, Rounding::name)?,
+        division: named(r, "division", &Division::ALL, Division::name)?,
+        role: named(r, "role", Role::ALL, Role::name)?,
+        observer: r.opt_str("observer")?.unwrap_or_default(),
+    };
+    let state = named(r, "state", State::ALL, State::name)?;
+    let origin = named(r, "origin", Origin::ALL, Origin::name)?;
+    let narrow = r.flag("narrow", false)?;
+    let scales = r.floats("scale")?;
+    let zero_points = r.ints("zero_point")?.unwrap_or_default();
+    let params = match scales {
+        None => None,
+        Some(scales) => {
+            let zeros: Option<Vec<i32>> = zero_points.iter().map(|z| i32::try_from(*z).ok()).collect();
+            let zeros =
+                zeros.ok_or_else(|| r.unsupported("zero_point", format!("{zero_points:?}"), "codes"))?;
+            let params = QParams::new(spec.dtype, narrow, scales, zeros, spec.axis);
+            let params = params.map_err(|e| r.unsupported("scale", e, "parameters of a quantizer"))?;
+            Some(params.rounded(spec.rounding).divided(spec.division))
+        }
+    };
+    Ok(fake_quant(Quantizer { spec, state, origin, params }))
+}
+
+fn samples(rng: &mut Rng) -> Vec<Sample> {
+    let mut out = Vec::new();
+    let (c, w) = (rng.int(1, 9), rng.int(1, 30));
+    for dtype in [DType::I4, DType::U4, DType::I8, DType::U8, DType::I16, DType::U16] {
+        for (shape, axis) in [
+            (vec![7, c, 3, w], None),
+            (vec![7, c, 3, w], Some(1)),
+            (vec![2, c, w], Some(2)),
+            (vec![c, 5], Some(0)),
+            (vec![], None),
+            (vec![0, 3], Some(1)),
+        ] {
+            let channels: usize = axis.map_or(1, |a: usize| shape[a]);
+            let (low, high) = dtype.limits().expect("codes");
+            let (mut scales, mut zeros) = (Vec::new(), Vec::new());
+            for _ in 0..channels {
+                scales.push(rng.float(0.5, 8.0) / high as f32);
+                zeros.push(if low < 0 { 0 } else { rng.code(low, high) });
+            }
+            let params = QParams::new(dtype, false, scales, zeros, axis).expect("legal");
+            let mut spec = Spec::new(dtype, Role::Activation, "minmax");
+            spec.rounding = rng.pick(&Rounding::ALL);
+            spec.division = rng.pick(&Division::ALL);
+            let op = FakeQuant(Quantizer::with_params(spec, params, Origin::Observed));
+            let x = SampleInput::of(shape, Fill::Range(-9.0, 9.0));
+            out.push(Sample::new(op.attrs(), [x]));
+        }
+    }
+    out
+}
+
+impl FakeQuant {
+    /// The parameters with which numbers are changed; `None` where they pass.
+    fn active(&self) -> Option<&QParams> {
+        self.0.params.as_ref().filter(|_| self.0.quantizes())
+    }
+}
+
+impl Op for FakeQuant {
+    fn def(&self) -> &'static OpDef {
+        &DEF
+    }
+
+    fn attrs(&self) -> Attrs {
+        let Quantizer { spec, state, origin, params } = &self.0;
+        let mut attrs = Attrs::new().str("dtype", spec.dtype.name()).str("state", state.name());
+        if let Some(axis) = spec.axis {
+            attrs = attrs.int("axis", i64::try_from(axis).unwrap_or(i64::MAX));
+        }
+        if let Some(p) = params {
+            attrs = attrs.floats("scale", p.scales());
+            attrs = attrs.ints("zero_point", p.zero_points().iter().map(|z| i64::from(*z)));
+            if p.narrow() {
+                attrs = attrs.int("narrow", 1);
+            }
+        }
+        attrs = attrs.str("rounding", spec.rounding.name()).str("division", spec.division.name());
+        attrs = attrs.str("scheme", spec.scheme.name());
+        if spec.power_of_two {
+            attrs = attrs.int("power_of_two", 1);
+        }
+        attrs.str("role", spec.role.name()).str("observer", &spec.observer).str("origin", origin.name())
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 1, 1, "1")?;
+        check::f32(inputs, 0)?;
+        if let Some(axis) = self.0.spec.axis {
+            let x = &inputs[0];
+            let Some(dim) = x.shape.get(axis) else {
+                return Err(OpError::Axis { axis: i64::try_from(axis).unwrap_or(i64::MAX), rank: x.rank() });
+            };
+            if let Some(p) = &self.0.params
+                && *dim != Dim::Fixed(p.scales().len())
+            {
+                let expected = format!("with {} along axis {axis}, one for each scale", p.scales().len());
+                return Err(OpError::shape(0, expected, x));
+            }
+        }
+        Ok(inputs.to_vec())
+    }
+
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let x = &inputs[0];
+        let Some(params) = self.active() else { return Ok(vec![x.clone()]) };
+        let mut y = cx.take(x.len());
+        let steps: Vec<Step> = (0..params.scales().len()).map(|i| params.step(i)).collect();
+        // Elements that share a step, one behind the other.
+        let run = params.axis().map_or(CHUNK, |a| x.shape()[a + 1..].iter().product::<usize>().max(1));
+        let runs = y.par_chunks_mut(run).zip(x.f32s().par_chunks(run)).enumerate();
+        runs.with_min_len(CHUNK.div_ceil(run)).for_each(|(i, (y, x))| {
+            let step = steps[i % steps.len()];
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = step.fake_quantize(*x));
+        });
+        Ok(vec![Tensor::from_f32(x.shape(), y)])
+    }
+
+    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Any
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        let x = &io.inputs[0];
+        let Some(q) = self.active() else { return Ok(Lowering::Alias) };
+        if x.is_empty() {
+            return Ok(Lowering::run([]));
+        }
+        let place = x.place();
+        let last = x.layout == Layout::ChannelsLast;
+        let c = if last { x.shape[1] } else { 0 };
+        let n4 = place.len().div_ceil(4);
+        let (low, high) = q.codes();
+        let params = Params {
+            n4: u32(n4),
+            c: u32(c),
+            c4: u32(c.div_ceil(4)),
+            channels: u32(q.scales().len()),
+            inner: u32(q.axis().map_or(1, |a| place.strides[a])),
+            by_lane: u32::from(last && q.axis() == Some(1)),
+            low,
+            high,
+        };
+        let mut table = Vec::with_capacity(3 * q.scales().len());
+        for i in 0..q.scales().len() {
+            let step = q.step(i);
+            table.extend([
+                step.scale().to_bits(),
+                step.inverse().to_bits(),
+                step.zero_point().cast_unsigned(),
+            ]);
+        }
+        let number = |at: Option<usize>| u32(at.unwrap_or(0));
+        let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
+        let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4))
+            .with("ROUNDING", number(Rounding::ALL.iter().position(|r| *r == q.rounding)))
+            .with("DIVISION", number(Division::ALL.iter().position(|d| *d == q.division)));
+        Ok(Lowering::Run { dispatches: vec![dispatch], temps: Vec::new(), tables: vec![table] })
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Quantizer(&self.0)
+    }
+}

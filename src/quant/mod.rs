@@ -1,0 +1,15 @@
+//! Quantization parameters and the step functions that they define: the only rounding code in Rust.
+//!
+//! `quantize(x) = clamp(round(x / scale) + zero_point, low, high)` and `dequantize(q) = f32(q - zero_point) * scale`, where
+//! [`Rounding`] and [`Division`] say how the quotient is formed and rounded. Infinities saturate; NaN becomes the zero
+//! point. Whoever feeds a quantizer counts the NaNs.
+
+mod params;
+mod quantizer;
+mod scale;
+mod step;
+
+pub use params::{Division, QParams, QuantError, Rounding, SCALE_MAX, SCALE_MIN};
+pub use quantizer::{Origin, Quantizer, Role, Spec, State};
+pub use scale::{Range, Scheme, power_of_two};
+pub use step::Step;
