@@ -1,5 +1,6 @@
 //! Data sets: where frames and labels come from, how they become a graph's inputs, and what is measured on the outputs.
 
+mod agreement;
 mod array;
 mod bind;
 pub mod columns;
