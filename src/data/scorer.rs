@@ -41,7 +41,7 @@ pub fn score(command: &str, dump: &Path) -> Result<Vec<(String, f64)>, ScorerErr
     let not_json = |why: String| {
         let printed = if text.trim().is_empty() { "nothing".into() } else { end_of(&output.stdout) };
         wrong(format!(
-            "must print one JSON object of numbers and nothing else to stdout; {why}; it printed: {printed}"
+            "must print one JSON object of numbers; {why}; it printed: {printed}; write other messages to stderr"
         ))
     };
     let value: Value = serde_json::from_str(&text).map_err(|e| not_json(e.to_string()))?;
