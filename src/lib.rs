@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod atomic;
 pub mod cli;
 pub mod data;
+pub mod digest;
 pub mod error;
 pub mod exec;
 pub mod gpu;

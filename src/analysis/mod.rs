@@ -1,3 +1,5 @@
 //! What is measured of models: their accuracy, and how far they agree.
 
 pub mod eval;
+pub mod partial;
+mod running;

@@ -1,10 +1,11 @@
 //! `samebit import`: an ONNX model into a graph file.
 
+use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::error::Error;
 use crate::graph::file::{self, FileError};
 use crate::graph::{Graph, ValueId};
-use crate::onnx::{self, ImportOptions};
+use crate::onnx;
 use crate::tensor::Dim;
 use clap::Args;
 use serde_json::json;
@@ -19,38 +20,9 @@ pub(super) struct ImportArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
-    pub(super) cut: CutArgs,
+    cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
-}
-
-/// Which part of an ONNX model is taken, and the sizes that it leaves open.
-#[derive(Clone, Debug, Default, Args)]
-pub(super) struct CutArgs {
-    /// Cut the graph at these tensors: they become its inputs, what lies before them is left out
-    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
-    inputs: Vec<String>,
-    /// Cut the graph at these tensors: they become its outputs, what lies behind them is left out
-    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
-    outputs: Vec<String>,
-    /// Shape of an input whose dimensions the model leaves open: image=Nx3x224x224, N is the batch
-    #[arg(long, value_name = "NAME=DxDx..")]
-    shape: Vec<String>,
-}
-
-impl CutArgs {
-    /// As the importer takes it.
-    pub(super) fn options(&self) -> Result<ImportOptions, Error> {
-        let shapes = self
-            .shape
-            .iter()
-            .map(|s| onnx::parse_shape(s).map_err(|e| Error::Usage(format!("--shape: {e}"))));
-        Ok(ImportOptions {
-            inputs: self.inputs.clone(),
-            outputs: self.outputs.clone(),
-            shapes: shapes.collect::<Result<_, _>>()?,
-        })
-    }
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {

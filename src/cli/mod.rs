@@ -3,6 +3,8 @@
 mod devices;
 mod eval;
 mod import;
+mod merge;
+mod model;
 mod print;
 mod quickstart;
 mod run;
@@ -50,6 +52,8 @@ enum Command {
     Print(print::PrintArgs),
     /// Measure models on a data set, side by side
     Eval(eval::EvalArgs),
+    /// Join the partial results of `eval --shard`, and print their figures when no shard is missing
+    Merge(merge::MergeArgs),
     /// Run a model once and write its outputs
     Run(run::RunArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
@@ -74,6 +78,10 @@ impl Outcome {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let (common, result) = dispatch(cli.command);
+    let result = match (result, show::failure()) {
+        (Ok(_), Some(source)) => Err(Error::Io { path: "standard output".into(), source }),
+        (result, _) => result,
+    };
     let json = common.json.as_deref();
     let (json_value, code) = match result {
         Ok(outcome) => (outcome.json, u8::from(outcome.not_good)),
@@ -99,6 +107,7 @@ fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
         Command::Import(a) => (a.common.clone(), with_threads(&a.common, || import::run(&a))),
         Command::Print(a) => (a.common.clone(), with_threads(&a.common, || print::run(&a))),
         Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),
+        Command::Merge(a) => (a.common.clone(), with_threads(&a.common, || merge::run(&a))),
         Command::Run(a) => (a.common.clone(), with_threads(&a.common, || run::run(&a))),
         Command::Quickstart(a) => (a.common.clone(), with_threads(&a.common, || quickstart::run(&a))),
     }

@@ -5,6 +5,7 @@
 use super::json::{self, JsonError};
 use super::{Graph, Lookup, ValueId};
 use crate::atomic::write_atomic;
+use crate::digest::Digest;
 use crate::tensor::{DType, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -131,6 +132,23 @@ impl<'a> Parts<'a> {
         w.write_all(&self.header)?;
         self.tensors.iter().try_for_each(|t| w.write_all(t.bytes()))
     }
+}
+
+/// A hash of a graph: its nodes, its outside and its constants, wherever it was read from.
+///
+/// # Errors
+/// A graph that cannot be written.
+pub fn digest(graph: &Graph) -> Result<String, FileError> {
+    let keys = keys(graph);
+    let mut digest = Digest::new();
+    digest.part(json::write(graph, &keys).map_err(JsonError::from)?);
+    for (id, key) in &keys {
+        if let Some(t) = &graph.value(*id).constant {
+            digest.part(format!("{key} {}", t.ty()));
+            digest.part(t.bytes());
+        }
+    }
+    Ok(digest.finish())
 }
 
 /// Reads a graph file, verified.
