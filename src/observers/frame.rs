@@ -221,6 +221,7 @@ fn count(block: &[f32], out: &mut Part, counts: &mut [u32]) {
 }
 
 /// Appends the sums of a piece's runs in order.
+#[allow(clippy::needless_range_loop, reason = "the same places of several lists")]
 fn run_sums(x: &[f32], plane: usize, out: &mut Vec<[f32; 2]>) {
     /// Runs that are added side by side, because an addition waits for the one before it.
     const SIDE_BY_SIDE: usize = 8;
@@ -327,9 +328,8 @@ mod tests {
         }
         for half in [32, 16, 8, 4, 2, 1] {
             for t in 0..half {
-                for m in 0..2 {
-                    lanes[t][m] += lanes[t + half][m];
-                }
+                lanes[t][0] += lanes[t + half][0];
+                lanes[t][1] += lanes[t + half][1];
             }
         }
         lanes[0]
