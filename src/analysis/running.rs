@@ -18,6 +18,9 @@ pub(super) fn start(
     data: &Dataset,
     options: &EvalOptions,
 ) -> Result<(Vec<Running>, BoundDataset, LoaderOptions), Error> {
+    for c in &candidates {
+        super::calibrate::refuse_unfit(&c.label, &c.graph)?;
+    }
     let bound = bind(&candidates, data)?;
     let mut running = Vec::new();
     for c in candidates {
