@@ -435,15 +435,19 @@ pub fn refuse_unfit(label: &str, graph: &Graph) -> Result<(), Error> {
     )))
 }
 
-/// States of a graph's quantizers, counted by name.
-pub fn states(graph: &Graph) -> BTreeMap<&'static str, usize> {
-    let mut out = BTreeMap::new();
+/// The state of a graph's quantizers, with counts where there are several; none without quantizers.
+pub fn state(graph: &Graph) -> Option<String> {
+    let mut out: BTreeMap<&str, usize> = BTreeMap::new();
     graph
         .nodes()
         .iter()
         .filter_map(|n| n.quantizer())
         .for_each(|q| *out.entry(q.state.name()).or_insert(0) += 1);
-    out
+    match out.len() {
+        0 => None,
+        1 => out.into_keys().next().map(str::to_owned),
+        _ => Some(out.into_iter().map(|(s, n)| format!("{s} {n}")).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Whether a quantizer's role is that of a constant.

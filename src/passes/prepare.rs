@@ -331,9 +331,10 @@ fn quantizer(
     let observer = rule.filter(|_| !from_values).and_then(|r| r.observer.as_ref()).map_or(default, |o| &o.0);
     let mut spec = Spec::new(key.1, wanted.role, observer);
     spec.axis = wanted.axis;
-    // A constant often is one number, which the narrow scheme keeps exactly.
+    // The largest number of a constant is a code of the narrow scheme; where half a step is cut off each channel of the
+    // weights, a network loses more than by any observer.
     spec.scheme = match wanted.role {
-        Role::Constant => Scheme::SymmetricNarrow,
+        Role::Constant | Role::Weight => Scheme::SymmetricNarrow,
         _ => Scheme::Symmetric,
     };
     let level = config.consistency.unwrap_or(1);
