@@ -6,7 +6,7 @@ use crate::data::{Batch, BoundDataset, DataError, Dataset, Loader, LoaderOptions
 use crate::error::Error;
 use crate::exec::Engine;
 use crate::gpu::Device;
-use crate::graph::{Graph, NodeId, QuantRule, ValueId, file};
+use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId, file};
 use crate::observers::{self, FrameStats, Observer, Summary};
 use crate::ops::fake_quant;
 use crate::passes::fuse;
@@ -76,12 +76,17 @@ impl Observed {
     }
 }
 
-/// The tensors of a float graph that a quantizer may need: whatever is not inside a fused group and not made of codes
-/// that pass through.
+/// The tensors of a float graph that a quantizer may need, and parts that are cut from them: whatever is not inside a
+/// fused group and not another tensor's elements in another shape.
 pub fn watched(graph: &Graph) -> Vec<ValueId> {
     let inner = fuse::groups(graph).inner(graph);
     let inputs = graph.inputs.iter().copied();
-    let nodes = graph.nodes().iter().filter(|n| !matches!(n.op.quant_rule(), QuantRule::Codes));
+    let elements = |v: &ValueId| graph.value(*v).ty.elements();
+    let same = |n: &&Node| {
+        let codes = matches!(n.op.quant_rule(), QuantRule::Codes);
+        codes && n.inputs.first().map(elements) == n.outputs.first().map(elements)
+    };
+    let nodes = graph.nodes().iter().filter(|n| !same(n));
     let outputs = nodes.flat_map(|n| n.outputs.iter().copied());
     let all = inputs.chain(outputs);
     all.filter(|v| !inner.contains(v) && graph.value(*v).ty.dtype == DType::F32).collect()

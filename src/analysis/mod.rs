@@ -1,6 +1,7 @@
 //! What is measured of models: their accuracy, and how far they agree.
 
 pub mod calibrate;
+pub mod check;
 pub mod eval;
 pub mod partial;
 mod running;
