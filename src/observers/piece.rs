@@ -96,6 +96,22 @@ impl Lanes {
 
 /// Counts a block.
 fn count(block: &[f32], out: &mut Part, counts: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(block: &[f32], out: &mut Part, counts: &mut [u32]) {
+            count_with(block, out, counts);
+        }
+        #[allow(unsafe_code, reason = "vectors of eight, which not every processor of this kind has")]
+        // SAFETY: this processor has AVX2, and the function asks for nothing else.
+        return unsafe { wide(block, out, counts) };
+    }
+    count_with(block, out, counts);
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "compiled once for each kind of processor")]
+fn count_with(block: &[f32], out: &mut Part, counts: &mut [u32]) {
     let mut index = [0u32; BLOCK];
     let mut lanes =
         Lanes { zeros: [0; WIDTH], special: [0; WIDTH], min: [i32::MAX; WIDTH], max: [i32::MIN; WIDTH] };
