@@ -1,4 +1,4 @@
-// y = x in another element type, as Rust's `as` converts; a bool is whether x is not 0.
+// y = x in another element type, as Rust's `as` converts; a bool is whether x is not 0. PRECISION: what an f32 y is rounded to.
 // x, y: words, n4 groups of four, any layout. One invocation computes one group. FROM, TO: the types, numbered as below.
 // Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
 struct Params {
@@ -19,6 +19,10 @@ const U16: u32 = 6u;
 const I4: u32 = 7u;
 const U4: u32 = 8u;
 
+override PRECISION: u32 = 0u;
+const F16: u32 = 1u;
+const BF16: u32 = 2u;
+
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<u32>>;
@@ -35,6 +39,9 @@ fn saturate_i32(v: vec4<f32>, low: i32, high: i32) -> vec4<i32> {
 }
 
 fn from_f32(bits: vec4<u32>) -> vec4<u32> {
+    if TO == F32 {
+        return bits;
+    }
     let v = bitcast<vec4<f32>>(bits);
     if TO == BOOL {
         return vec4<u32>((bits & vec4<u32>(0x7fffffffu)) != vec4<u32>(0u));
@@ -88,6 +95,12 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         out = from_f32(out);
     } else {
         out = from_integer(bitcast<vec4<i32>>(out));
+    }
+    if PRECISION == F16 {
+        out = to_f16(out);
+    }
+    if PRECISION == BF16 {
+        out = to_bf16(out);
     }
     y[i] = select(vec4<u32>(0u), out, lanes_in_use(i, params.c, params.c4));
 }

@@ -36,6 +36,9 @@ pub enum Error {
     /// A data set could not be used.
     #[error(transparent)]
     Data(#[from] crate::data::DataError),
+    /// A scorer of the user's own failed.
+    #[error(transparent)]
+    Scorer(#[from] crate::data::scorer::ScorerError),
     /// A run failed.
     #[error("{0}")]
     Exec(Box<crate::exec::ExecError>),

@@ -1,8 +1,13 @@
 //! What a user does, through the binary: results, JSON, exit codes, and messages for wrong input.
 
+mod support;
+
+use samebit::data::write_npy;
+use samebit::tensor::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use support::onnx::{D, F32, Graph as OnnxGraph, I32};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
@@ -206,11 +211,160 @@ fn wrong_input_ends_in_one_message_and_code_2() {
 }
 
 #[test]
+fn a_graph_file_goes_to_standard_output_where_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("g");
+    assert_eq!(samebit(&["import", MODEL, "-o", text(&file)]).status.code(), Some(0));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_samebit"));
+    let o = command.args(["import", MODEL, "-o", "-"]).current_dir(&dir).output().expect("the binary runs");
+    assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+    assert!(o.stdout == std::fs::read(&file).expect("was written"), "not the bytes of the file");
+    assert!(stderr(&o).contains("input image: f32[N,1,8,8]"), "{}", stderr(&o));
+    assert_eq!(std::fs::read_dir(&dir).expect("lists").count(), 1, "a file was written");
+    refused(&["import", MODEL, "-o", "-", "--json", "-"], &["-o -", "--json"]);
+}
+
+#[test]
+fn what_is_no_onnx_model_is_told_by_what_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (graph, out) = (dir.path().join("g"), dir.path().join("h"));
+    assert_eq!(samebit(&["import", MODEL, "-o", text(&graph)]).status.code(), Some(0));
+    refused(&["import", text(&graph), "-o", text(&out)], &["is a safetensors file", "needs no import"]);
+    refused(&["import", DATA, "-o", text(&out)], &["eval.toml: not an ONNX model: it is a text file"]);
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_scorer_gets_outputs_and_its_numbers_are_reported() {
     let scorer =
         "sh -c 'test -f \"$0/logits.npy\" && test -f \"$0/index.json\" && echo {\\\"mine\\\": 0.25}'";
     let v = json(0, &["eval", MODEL, "--data", DATA, "--limit", "16", "--scorer", scorer]);
     assert_eq!(v["models"][0]["metrics"]["mine"], 0.25);
+}
+
+#[test]
+fn a_scorer_that_fails_is_named_first() {
+    let o = samebit(&["eval", MODEL, "--data", DATA, "--limit", "4", "--scorer", "exit 3;"]);
+    assert!(stderr(&o).contains("error: scorer `exit 3;` failed"), "{}", stderr(&o));
+}
+
+/// Identity models, so that what an output looks like is decided by the input.
+fn identity(dir: &Path, name: &str, dtype: i64, dims: &[D]) -> PathBuf {
+    let model = OnnxGraph::new()
+        .input("x", dtype, dims)
+        .node("i", "Identity", &["x"], &["y"], &[])
+        .output("y")
+        .model(13);
+    write(dir, name, &model)
+}
+
+#[test]
+fn a_feature_map_has_no_top1() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    for (name, shape, classes) in [
+        ("list", &[7, 4][..], true),
+        ("column", &[7, 4, 1, 1], true),
+        ("map", &[7, 4, 2], false),
+        ("scalar", &[7], false),
+    ] {
+        let n = shape.iter().product::<usize>();
+        write_npy(&d.join("x.npy"), &Tensor::from_f32(shape.to_vec(), (0..n).map(|i| i as f32).collect()))
+            .expect("writes");
+        write_npy(&d.join("y.npy"), &Tensor::from_i32([7], vec![0; 7])).expect("writes");
+        let data =
+            write(d, "d.toml", b"[dataset]\nlabels = { npy = \"y.npy\" }\n[[input]]\nnpy = \"x.npy\"\n");
+        let dims: Vec<D> =
+            std::iter::once(D::Name("N")).chain(shape[1..].iter().map(|s| D::Size(*s as i64))).collect();
+        let model = identity(d, "m.onnx", F32, &dims);
+        let v = json(0, &["eval", text(&model), "--data", text(&data)]);
+        let top1 = &v["models"][0]["metrics"]["top1"];
+        assert_eq!(top1.is_number(), classes, "{name}: {v}");
+        let warnings = v["models"][0]["warnings"].to_string();
+        assert_eq!(warnings.contains("no top-1: output y"), !classes, "{name}: {warnings}");
+    }
+}
+
+#[test]
+fn eval_takes_the_options_of_import() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let model = identity(d, "open.onnx", F32, &[D::Name("N"), D::Name("h"), D::Size(2)]);
+    write_npy(&d.join("x.npy"), &Tensor::from_f32([3, 4, 2], vec![0.5; 24])).expect("writes");
+    let x = d.join("x.npy");
+    refused(&["eval", text(&model), "--data", text(&x)], &["--shape x="]);
+    let args = ["eval", text(&model), "--data", text(&x), "--shape", "x=Nx4x2"];
+    assert_eq!(json(0, &args)["models"][0]["frames"], 3);
+    // Beside ONNX a graph file is taken as it is; alone it cannot be cut.
+    let graph = d.join("g.samebit");
+    json(0, &["import", text(&model), "-o", text(&graph), "--shape", "x=Nx4x2"]);
+    let args = ["--data", text(&x), "--shape", "x=Nx4x2"];
+    json(0, &[&["eval", text(&model), text(&graph)][..], &args].concat());
+    refused(&[&["eval", text(&graph)][..], &args].concat(), &["graph file"]);
+    let cut = ["eval", MODEL, "--data", DATA, "--limit", "3", "--outputs", "/stem/Relu_output_0"];
+    refused(&cut, &["/stem/Relu_output_0"]);
+}
+
+#[test]
+fn run_takes_archives_and_describes_integers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let model = identity(d, "ints.onnx", I32, &[D::Size(4)]);
+    write_npy(&d.join("a.npy"), &Tensor::from_i32([4], vec![3, -2, 7, 0])).expect("writes");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(d.join("x.npz")).expect("creates"));
+    for name in ["a", "b"] {
+        use std::io::Write;
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).expect("starts");
+        zip.write_all(&std::fs::read(d.join("a.npy")).expect("reads")).expect("writes");
+    }
+    zip.finish().expect("finishes");
+    let npz = d.join("x.npz").display().to_string();
+    let o = samebit(&["run", text(&model), "--input", &format!("x={npz}:b")]);
+    let table = String::from_utf8_lossy(&o.stdout).into_owned();
+    let row = table.lines().find(|l| l.contains("i32")).unwrap_or_default();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert!(cells.ends_with(&["-2", "7", "2.000000", "2", "|"]), "{table}{}", stderr(&o));
+    refused(&["run", text(&model), "--input", &npz], &["2 arrays", "a, b", ":key"]);
+    refused(&["run", text(&model), "--input", &format!("{npz}:c")], &["no array \"c\""]);
+}
+
+#[test]
+fn only_images_are_said_not_to_be_resized() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    write_npy(&d.join("x.npy"), &Tensor::from_f32([1, 1, 9, 8], vec![0.0; 72])).expect("writes");
+    image::GrayImage::new(9, 8).save(d.join("x.png")).expect("saves");
+    for (file, resized) in [("x.npy", false), ("x.png", true)] {
+        let o = samebit(&["run", MODEL, "--input", text(&d.join(file))]);
+        assert_eq!(o.status.code(), Some(2));
+        let said = stderr(&o);
+        assert!(
+            said.contains("does not fit") && said.contains("images are not resized") == resized,
+            "{said}"
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_cannot_be_written_are_an_error_and_a_closed_pipe_is_not() {
+    let run = |out: std::process::Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_samebit"));
+        let args = ["eval", MODEL, "--data", DATA, "--limit", "4", "--device", "cpu"];
+        let child =
+            command.args(args).stdout(out).stderr(std::process::Stdio::piped()).spawn().expect("runs");
+        let o = child.wait_with_output().expect("ends");
+        (o.status.code(), stderr(&o))
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+    let (code, said) = run(full.into());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("error: standard output: "), "{said}");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, said) = run(writer.into());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("error"), "{said}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Data sets from files on disk: what users write, and what they get wrong.
 
+use samebit::data::shards::Shard;
 use samebit::data::{DataError, Dataset, Loader, LoaderOptions, write_npy};
 use samebit::tensor::{DType, Dim, Tensor, TensorType};
 use std::path::{Path, PathBuf};
@@ -327,9 +328,9 @@ fn shards_and_limits_choose_samples() {
     let npy = dir.path().join("x.npy");
     write_npy(&npy, &Tensor::from_f32([7, 1], (0..7).map(|v| v as f32).collect())).expect("writes");
     let set = Dataset::open(&npy).expect("opens");
-    assert_eq!(set.shard(1, 3).ids(), ["1", "4"]);
-    assert_eq!(set.shard(1, 3).limit(1).ids(), ["1"]);
-    assert_eq!(all(&set.shard(2, 3), &vec![input("x", &[1])]).0, [2.0, 5.0]);
+    assert_eq!(set.shard(Shard { index: 1, of: 3 }).ids(), ["1", "4"]);
+    assert_eq!(set.shard(Shard { index: 1, of: 3 }).limit(1).ids(), ["1"]);
+    assert_eq!(all(&set.shard(Shard { index: 2, of: 3 }), &vec![input("x", &[1])]).0, [2.0, 5.0]);
 }
 
 #[test]
@@ -482,7 +483,89 @@ fn the_archive_size_in_the_directory_may_lie() {
         bytes[at..at + 4].copy_from_slice(&honest.to_le_bytes());
     }
     std::fs::write(&npz, bytes).expect("writes");
-    assert!(Dataset::open(&npz).is_err());
+    let set = Dataset::open(&npz).expect("the header fits");
+    let graph = vec![input("x", &[])];
+    let mut all = loader(&set, &graph, 64, 2).expect("starts");
+    assert_eq!(all.by_ref().map(|b| b.expect("reads").frames()).sum::<usize>(), 999);
+    let skips: Vec<_> =
+        all.skipped().iter().map(|s| (s.sample.as_str(), s.reason.contains("more bytes"))).collect();
+    assert_eq!(skips, [("999", true)]);
+}
+
+#[test]
+fn a_deflated_array_is_unpacked_as_far_as_its_rows_are_wanted() {
+    let dir = folder();
+    let (npz, npy) = (dir.path().join("x.npz"), dir.path().join("x.npy"));
+    // 64 MB whose end is damaged: rows before it are read all the same.
+    let rows = 1 << 14;
+    let values: Vec<f32> =
+        (0..rows * 1024).map(|i| (i / 1024) as f32 + (i % 3 + i % 7) as f32 / 16.0).collect();
+    write_npy(&npy, &Tensor::from_f32([rows, 1024], values.clone())).expect("writes");
+    archive(&npz, &[("x", &std::fs::read(&npy).expect("reads"))]);
+    let mut bytes = std::fs::read(&npz).expect("reads");
+    let at = bytes.len() * 3 / 4;
+    bytes[at..at + 64].fill(0xff);
+    std::fs::write(&npz, &bytes).expect("writes");
+    let array = samebit::data::Array::open_npz(&npz, "x").expect("opens");
+    // In any order, and more than once.
+    for i in [5000, 3, 4999, 3] {
+        let row = array.read_rows(i..i + 1).expect("reads");
+        assert_eq!(row.f32s(), &values[i * 1024..(i + 1) * 1024], "row {i}");
+    }
+    let e = array.read_rows(rows - 1..rows).expect_err("damaged").to_string();
+    assert!(e.contains("x.npz") && (e.contains("cannot unpack") || e.contains("less than")), "{e}");
+    assert!(array.read_rows(3..4).is_ok());
+}
+
+#[test]
+fn an_archive_that_promises_more_than_it_can_hold_is_refused() {
+    let dir = folder();
+    let (npz, npy) = (dir.path().join("x.npz"), dir.path().join("x.npy"));
+    write_npy(&npy, &Tensor::from_u8([10], vec![1; 10])).expect("writes");
+    let array = std::fs::read(&npy).expect("reads");
+    let text = String::from_utf8_lossy(&array[10..128]).replace("(10,)", "(2000000000,)");
+    let mut lie = array[..10].to_vec();
+    lie.extend(&text.as_bytes()[..117]);
+    lie.push(b'\n');
+    archive(&npz, &[("x", &lie)]);
+    let mut bytes = std::fs::read(&npz).expect("reads");
+    // The directory confirms what the header says.
+    let (real, claimed) = (128u32.to_le_bytes(), 2_000_000_128u32.to_le_bytes());
+    let places: Vec<_> = (0..bytes.len() - 4).filter(|i| bytes[*i..*i + 4] == real).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| bytes[at..at + 4].copy_from_slice(&claimed));
+    std::fs::write(&npz, bytes).expect("writes");
+    let e = Dataset::open(&npz).expect_err("too little").to_string();
+    assert!(e.contains("cannot hold the 2000000128"), "{e}");
+}
+
+#[test]
+fn the_csv_lists_a_file_once_and_others_are_counted() {
+    let dir = folder();
+    for name in ["a.png", "b.png", "c.png", "d.png"] {
+        picture(dir.path(), &format!("images/{name}"), 1, 1, 0);
+    }
+    let toml = write(
+        dir.path(),
+        "set.toml",
+        "[dataset]\nlabels = { csv = \"l.csv\", file = \"f\", label = \"y\" }\nwhere = { s = \"e\" }\n[[input]]\nname = \"x\"\nimages = \"images\"\n",
+    );
+    let graph = vec![input("x", &[3, 1, 1])];
+    write(dir.path(), "l.csv", "f,y,s\na.png,0,e\nb.png,0,c\ngone.png,1,e\n");
+    let set = Dataset::open(&toml).expect("opens");
+    assert!(
+        set.notes()[0].starts_with("2 of the 4 files") && set.notes()[0].contains("c.png"),
+        "{:?}",
+        set.notes()
+    );
+    let mut frames = loader(&set, &graph, 4, 1).expect("starts");
+    assert_eq!(frames.by_ref().map(|b| b.expect("reads").frames()).sum::<usize>(), 1);
+    assert_eq!(frames.skipped()[0].sample, "gone.png");
+    write(dir.path(), "l.csv", "f,y,s\na.png,0,e\nb.png,0,e\nc.png,0,e\nd.png,0,e\na.png,1,c\nb.png,1,e\n");
+    let e = error_of(&toml, &graph);
+    assert!(e.contains("b.png twice") && e.contains("lines 3 and 7"), "{e}");
+    write(dir.path(), "l.csv", "f,y,s\na.png,0,e\nb.png,0,e\nc.png,0,e\nd.png,0,e\n");
+    assert_eq!(Dataset::open(&toml).expect("opens").notes(), [""; 0]);
 }
 
 #[test]

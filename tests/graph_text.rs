@@ -143,6 +143,14 @@ fn saved(g: &Graph) -> Vec<u8> {
 }
 
 #[test]
+fn one_graph_is_one_file_bit_for_bit() {
+    let first = saved(&sample());
+    for _ in 0..16 {
+        assert_eq!(saved(&sample()), first);
+    }
+}
+
+#[test]
 fn a_changed_copy_is_not_equal() {
     let g = sample();
     let other = build("sample", &[Step::Leaky(0x3f80_0000), Step::Relu], true);

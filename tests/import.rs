@@ -429,12 +429,13 @@ fn all_problems_are_reported_at_once() {
     has(
         &text,
         &[
-            "the model has 8 problems:",
+            "the model has 9 problems:",
             "one (Rleu): operator Rleu (operator set 13) is not supported; near: \"Elu\", \"Relu\"",
             "two (acme:Thing): operator acme:Thing",
             "four (LeakyRelu): attribute alpha = 3; supported: a number",
             "five (Relu): attribute slope = 1.0 is not one that Relu has",
             "tensor \"strings\" has element type string; supported: float, float16",
+            "six (Concat): axis 7 is outside a tensor of rank 2",
             "seven (Concat): axis 7 is outside a tensor of rank 2",
             "eight (Relu): has 2 outputs; supported: 1",
             "nine (Relu): tensor \"nowhere\" is used but nothing produces it",

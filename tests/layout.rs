@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 /// Modules and what each of them may use beside itself.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("atomic", &[]),
+    ("digest", &[]),
+    ("names", &[]),
     ("tensor", &[]),
     ("quant", &["tensor"]),
-    ("graph", &["tensor", "quant", "atomic"]),
+    ("graph", &["tensor", "quant", "atomic", "digest"]),
     ("ops", &["tensor", "quant", "graph"]),
-    ("onnx", &["tensor", "quant", "graph", "ops", "atomic"]),
-    ("passes", &["tensor", "quant", "graph", "ops", "observers"]),
+    ("onnx", &["tensor", "quant", "graph", "ops", "atomic", "names"]),
+    ("passes", &["tensor", "quant", "graph", "ops", "observers", "names"]),
     ("observers", &["tensor", "quant", "graph", "ops"]),
     // A device runs kernels, which are plain data of the graph.
     ("gpu", &["graph", "tensor"]),
-    ("data", &["tensor", "quant", "atomic"]),
+    ("data", &["tensor", "quant", "atomic", "digest"]),
     ("exec", &["tensor", "quant", "graph", "ops", "onnx", "passes", "observers", "gpu", "data", "atomic"]),
     // What any library call below the analyses may fail with.
     ("error", &["onnx", "graph", "data", "exec", "gpu", "atomic"]),

@@ -1,11 +1,13 @@
 //! `samebit eval`: models on a data set, side by side.
 
+use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::eval::{Candidate, EvalOptions, EvalReport, ModelReport, eval};
+use crate::analysis::partial::{PartOptions, eval_part};
 use crate::data::Dataset;
+use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::onnx::{ImportOptions, load_model};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -33,6 +35,17 @@ pub(super) struct EvalArgs {
     /// Frames that cannot be read do not make the exit code 1
     #[arg(long)]
     allow_skips: bool,
+    /// Measure only samples I, I+N, I+2N, ...; `merge` joins the partial results of all N
+    #[arg(long, value_name = "I/N", requires = "partial")]
+    shard: Option<Shard>,
+    /// Keep what the figures are made of in this file, saved every few seconds
+    #[arg(long, value_name = "FILE")]
+    partial: Option<PathBuf>,
+    /// Go on with the file given by --partial; without one, start it
+    #[arg(long, requires = "partial")]
+    resume: bool,
+    #[command(flatten)]
+    cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -45,31 +58,48 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
     if let Some(n) = args.limit {
         data = data.limit(n);
     }
-    let candidates = args.model.iter().map(|path| {
-        let graph = load_model(path, &ImportOptions::default())
-            .map_err(|source| Error::Model { path: path.clone(), source: Box::new(source) })?;
-        Ok(Candidate { label: path.display().to_string(), graph })
-    });
-    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
+    if args.partial.is_some() && args.partial == args.common.json {
+        return Err(Error::Usage("--partial and --json are the same file".into()));
+    }
+    let graphs = args.cut.load(&args.model)?;
+    let labels = args.model.iter().map(|path| path.display().to_string());
+    let candidates = labels.zip(graphs).map(|(label, graph)| Candidate { label, graph }).collect();
     let device = Device::open(&args.common.device)?;
     if !args.common.quiet {
         show::remark(&format!("{} samples of {}, on {device}", data.len(), data.name()));
+        data.notes().iter().for_each(|note| show::remark(note));
     }
+    let shard = args.shard.unwrap_or(Shard::WHOLE);
+    let samples = data.shard(shard).len();
     let options = EvalOptions { batch: args.batch, output: args.output.clone(), scorer: args.scorer.clone() };
-    let mut progress = show::Progress::new(args.common.quiet, "eval", data.len());
-    let report = eval(candidates, &device, &data, &options, Vec::new, |done| progress.set(done))?;
+    let mut progress = show::Progress::new(args.common.quiet, "eval", samples);
+    let report = match &args.partial {
+        None => eval(candidates, &device, &data, &options, Vec::new, |done| progress.set(done))?,
+        Some(path) => {
+            let part = PartOptions { shard, path: path.clone(), resume: args.resume };
+            eval_part(candidates, &device, &data, &options, &part, |done| progress.set(done))?
+        }
+    };
     drop(progress);
     print(&report, args.common.quiet);
+    if shard.of > 1 && !args.common.quiet {
+        show::remark(&format!(
+            "these are the figures of shard {shard} alone: `samebit merge` joins all {}",
+            shard.of
+        ));
+    }
     let json = json!({
         "device": device.to_string(),
         "dispatches": report.models.iter().map(|m| m.dispatches).sum::<u64>(),
         "cpu_ops": super::cpu_ops(report.models.iter().flat_map(|m| &m.cpu_ops)),
         "data": data.name(),
-        "samples": data.len(),
+        "samples": samples,
+        "notes": data.notes(),
+        "shard": args.partial.is_some().then(|| shard.to_string()),
+        "partial": args.partial.as_ref().map(|path| path.display().to_string()),
         "seconds": report.elapsed.as_secs_f64(),
         "models": models_json(&report),
-        "skipped": report.skipped.iter()
-            .map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect::<Vec<_>>(),
+        "skipped": skipped_json(&report),
     });
     Ok(Outcome { json, not_good: !report.skipped.is_empty() && !args.allow_skips })
 }
@@ -127,7 +157,9 @@ pub(super) fn print(report: &EvalReport, quiet: bool) {
 }
 
 fn metrics_row(m: &ModelReport, first: &ModelReport, report: &EvalReport) -> Vec<String> {
-    let mut row = vec![m.label.clone(), m.stage.to_owned(), m.frames.to_string(), format!("{:.1}", m.rate())];
+    let rate = if m.timed == 0 { "-".to_owned() } else { format!("{:.1}", m.rate()) };
+    let stage = m.state.as_ref().map_or_else(|| m.stage.clone(), |s| format!("{} ({s})", m.stage));
+    let mut row = vec![m.label.clone(), stage, m.frames.to_string(), rate];
     for (name, _) in &first.metrics {
         let v = m.metrics.iter().find(|(n, _)| n == name);
         row.push(v.map_or("-".to_owned(), |(_, v)| format!("{v:.4}")));
@@ -158,7 +190,13 @@ fn verdict(ratio: f64) -> &'static str {
     }
 }
 
-fn models_json(report: &EvalReport) -> Vec<Value> {
+/// The JSON of the samples that could not be read.
+pub(super) fn skipped_json(report: &EvalReport) -> Vec<Value> {
+    report.skipped.iter().map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect()
+}
+
+/// The JSON of what was measured of each model.
+pub(super) fn models_json(report: &EvalReport) -> Vec<Value> {
     let first = &report.models[0];
     let describe = |m: &ModelReport| {
         let metrics: Map<String, Value> = m.metrics.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
@@ -179,10 +217,10 @@ fn models_json(report: &EvalReport) -> Vec<Value> {
         json!({
             "path": m.label,
             "stage": m.stage,
-            "state": Value::Null,
+            "state": m.state,
             "frames": m.frames,
-            "seconds": m.busy.as_secs_f64(),
-            "images_per_second": number(m.rate()),
+            "seconds": (m.timed > 0).then_some(m.busy.as_secs_f64()),
+            "images_per_second": (m.timed > 0).then(|| number(m.rate())),
             "metrics": metrics,
             "agreement": agreement,
             "ratio": ratio.map(number),

@@ -1,60 +1,35 @@
 //! `samebit import`: an ONNX model into a graph file.
 
+use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::error::Error;
-use crate::graph::{Graph, ValueId, file};
-use crate::onnx::{self, ImportOptions};
+use crate::graph::file::{self, FileError};
+use crate::graph::{Graph, ValueId};
+use crate::onnx;
 use crate::tensor::Dim;
 use clap::Args;
 use serde_json::json;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
     /// ONNX model, opset 9 to 21
     model: PathBuf,
-    /// Graph file to write
+    /// Graph file to write; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
-    pub(super) cut: CutArgs,
+    cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
-}
-
-/// Which part of an ONNX model is taken, and the sizes that it leaves open.
-#[derive(Clone, Debug, Default, Args)]
-pub(super) struct CutArgs {
-    /// Cut the graph at these tensors: they become its inputs, what lies before them is left out
-    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
-    inputs: Vec<String>,
-    /// Cut the graph at these tensors: they become its outputs, what lies behind them is left out
-    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
-    outputs: Vec<String>,
-    /// Shape of an input whose dimensions the model leaves open: image=Nx3x224x224, N is the batch
-    #[arg(long, value_name = "NAME=DxDx..")]
-    shape: Vec<String>,
-}
-
-impl CutArgs {
-    /// As the importer takes it.
-    pub(super) fn options(&self) -> Result<ImportOptions, Error> {
-        let shapes = self
-            .shape
-            .iter()
-            .map(|s| onnx::parse_shape(s).map_err(|e| Error::Usage(format!("--shape: {e}"))));
-        Ok(ImportOptions {
-            inputs: self.inputs.clone(),
-            outputs: self.outputs.clone(),
-            shapes: shapes.collect::<Result<_, _>>()?,
-        })
-    }
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
     let options = args.cut.options()?;
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if same(&args.model, &args.output) {
+    let to_stdout = args.output == Path::new("-");
+    if !to_stdout && same(&args.model, &args.output) {
         return Err(Error::Usage(format!("-o {}: is the model itself", args.output.display())));
     }
     if args.common.json.as_ref() == Some(&args.output) {
@@ -62,11 +37,17 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
     }
     let graph = onnx::import(&args.model, &options)
         .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
-    file::save(&graph, &args.output)
-        .map_err(|source| Error::Save { path: args.output.clone(), source: Box::new(source) })?;
+    let shown = if to_stdout { Path::new("standard output") } else { args.output.as_path() };
+    let saved = if to_stdout {
+        show::results_to_stderr();
+        to_stdout_unless_closed(&graph)
+    } else {
+        file::save(&graph, &args.output)
+    };
+    saved.map_err(|source| Error::Save { path: shown.to_owned(), source: Box::new(source) })?;
     if !args.common.quiet {
         let ops: Vec<String> = graph.op_counts().iter().map(|(k, v)| format!("{k} {v}")).collect();
-        show::line(&format!("{}: {} nodes ({})", args.output.display(), graph.nodes().len(), ops.join(", ")));
+        show::line(&format!("{}: {} nodes ({})", shown.display(), graph.nodes().len(), ops.join(", ")));
         for (what, ids) in [("input", &graph.inputs), ("output", &graph.outputs)] {
             for id in ids {
                 let v = graph.value(*id);
@@ -75,6 +56,16 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
         }
     }
     Ok(Outcome::fine(summary(&graph)))
+}
+
+/// A closed pipe (`| head`) is the reader's choice, not an error.
+fn to_stdout_unless_closed(graph: &Graph) -> Result<(), FileError> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = file::write(graph, &mut out).and_then(|()| Ok(out.flush()?));
+    match written {
+        Err(FileError::Io(e)) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// The JSON of a graph's outside.

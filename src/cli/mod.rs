@@ -1,8 +1,12 @@
 //! The command line: one file per subcommand, each a thin layer over a library call.
 
+mod calibrate;
+mod check;
 mod devices;
 mod eval;
 mod import;
+mod merge;
+mod model;
 mod print;
 mod quickstart;
 mod run;
@@ -48,8 +52,14 @@ enum Command {
     Import(import::ImportArgs),
     /// Print a model as text with stable ids
     Print(print::PrintArgs),
+    /// Find the scales of a model's quantizers on a data set
+    Calibrate(calibrate::CalibrateArgs),
+    /// Report what of a model is worth a look before and after calibration
+    Check(check::CheckArgs),
     /// Measure models on a data set, side by side
     Eval(eval::EvalArgs),
+    /// Join the partial results of `eval --shard`, and print their figures when no shard is missing
+    Merge(merge::MergeArgs),
     /// Run a model once and write its outputs
     Run(run::RunArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
@@ -74,6 +84,10 @@ impl Outcome {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let (common, result) = dispatch(cli.command);
+    let result = match (result, show::failure()) {
+        (Ok(_), Some(source)) => Err(Error::Io { path: "standard output".into(), source }),
+        (result, _) => result,
+    };
     let json = common.json.as_deref();
     let (json_value, code) = match result {
         Ok(outcome) => (outcome.json, u8::from(outcome.not_good)),
@@ -98,7 +112,10 @@ fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
         Command::Devices(a) => (a.common.clone(), with_threads(&a.common, || devices::run(&a))),
         Command::Import(a) => (a.common.clone(), with_threads(&a.common, || import::run(&a))),
         Command::Print(a) => (a.common.clone(), with_threads(&a.common, || print::run(&a))),
+        Command::Check(a) => (a.common.clone(), with_threads(&a.common, || check::run(&a))),
+        Command::Calibrate(a) => (a.common.clone(), with_threads(&a.common, || calibrate::run(&a))),
         Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),
+        Command::Merge(a) => (a.common.clone(), with_threads(&a.common, || merge::run(&a))),
         Command::Run(a) => (a.common.clone(), with_threads(&a.common, || run::run(&a))),
         Command::Quickstart(a) => (a.common.clone(), with_threads(&a.common, || quickstart::run(&a))),
     }

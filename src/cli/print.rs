@@ -1,6 +1,7 @@
 //! `samebit print`: a model as text.
 
-use super::import::{CutArgs, summary};
+use super::import::summary;
+use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::error::Error;
 use crate::graph::{Graph, NodeId, text};
@@ -21,8 +22,7 @@ pub(super) struct PrintArgs {
 }
 
 pub(super) fn run(args: &PrintArgs) -> Result<Outcome, Error> {
-    let graph = crate::onnx::load_model(&args.model, &args.cut.options()?)
-        .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
+    let graph = args.cut.load_one(&args.model)?;
     let text = match &args.at {
         None => text::print(&graph),
         Some(at) => node(&graph, at).and_then(|id| text::around(&graph, id)).ok_or_else(|| {

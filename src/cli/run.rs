@@ -1,7 +1,8 @@
 //! `samebit run`: infer once, write the outputs.
 
-use super::import::CutArgs;
+use super::model::CutArgs;
 use super::{Common, Outcome, show};
+use crate::analysis::calibrate::refuse_unfit;
 use crate::data::dump::{Kind, TensorInfo, encode_name};
 use crate::data::read_input;
 use crate::data::write_npy;
@@ -9,7 +10,7 @@ use crate::error::{Error, write_file};
 use crate::exec::Engine;
 use crate::gpu::Device;
 use crate::graph::{Graph, ValueId};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 use clap::{Args, ValueEnum};
 use globset::Glob;
 use serde_json::json;
@@ -38,7 +39,7 @@ enum Format {
 pub(super) struct RunArgs {
     /// ONNX model or graph file
     model: PathBuf,
-    /// A file for an input: npy, jpg, png, txt, csv, bin or raw. NAME= may be left out where there is one input
+    /// A file for an input: npy, npz:KEY, jpg, png, txt, csv, bin or raw. NAME= may be left out where there is one input
     #[arg(long, value_name = "NAME=FILE", required = true)]
     input: Vec<String>,
     /// Write the tensors to this folder
@@ -60,8 +61,8 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
-    let graph = crate::onnx::load_model(&args.model, &args.cut.options()?)
-        .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
+    let graph = args.cut.load_one(&args.model)?;
+    refuse_unfit(&args.model.display().to_string(), &graph)?;
     let inputs = read_inputs(args, &graph)?;
     let wanted = wanted(args, &graph)?;
     let device = Device::open(&args.common.device)?;
@@ -223,19 +224,22 @@ fn write_index<'a>(
 /// What people look at first.
 fn row(name: &str, t: &Tensor) -> Vec<String> {
     let mut out = vec![name.to_owned(), t.ty().to_string()];
-    match t.as_f32() {
-        Some(v) if !v.is_empty() => {
-            let (mut at, mut low, mut sum) = (0, v[0], 0.0f64);
-            for (i, x) in v.iter().enumerate() {
-                at = if *x > v[at] { i } else { at };
-                low = low.min(*x);
-                sum += f64::from(*x);
-            }
-            #[allow(clippy::cast_precision_loss, reason = "a mean for people")]
-            let mean = sum / v.len() as f64;
-            out.extend([format!("{low:.6}"), format!("{:.6}", v[at]), format!("{mean:.6}"), at.to_string()]);
-        }
-        _ => out.extend(std::iter::repeat_n("-".to_owned(), 4)),
+    if t.is_empty() {
+        out.extend(std::iter::repeat_n("-".to_owned(), 4));
+        return out;
     }
+    let (mut at, mut high, mut low, mut sum) = (0, t.number(0), t.number(0), 0.0);
+    for i in 0..t.len() {
+        let x = t.number(i);
+        if x > high {
+            (at, high) = (i, x);
+        }
+        low = low.min(x);
+        sum += x;
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a mean for people")]
+    let mean = sum / t.len() as f64;
+    let digits = if t.dtype() == DType::F32 { 6 } else { 0 };
+    out.extend([format!("{low:.digits$}"), format!("{high:.digits$}"), format!("{mean:.6}"), at.to_string()]);
     out
 }

@@ -2,8 +2,9 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Whether results for people go to standard error, because standard output carries the JSON.
@@ -14,12 +15,25 @@ pub(super) fn results_to_stderr() {
     TO_STDERR.store(true, Ordering::Relaxed);
 }
 
-/// Prints a line of the result. A reader that went away (`| head`) is no error.
+/// The first failure of standard output.
+static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// What kept results from standard output, if anything did.
+pub(super) fn failure() -> Option<std::io::Error> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Prints a line of the result. A reader that went away (`| head`) is no error; any other is kept for [`failure`].
 pub(super) fn line(text: &str) {
     if TO_STDERR.load(Ordering::Relaxed) {
         return remark(text);
     }
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let mut out = std::io::stdout();
+    if let Err(e) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && e.kind() != ErrorKind::BrokenPipe
+    {
+        FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+    }
 }
 
 /// Prints a remark to standard error.

@@ -3,7 +3,7 @@
 use super::DataError;
 use super::config::Step;
 use super::dataset::{Dataset, Input};
-use super::npy::Element;
+use super::element::Element;
 use super::picture::Picture;
 use super::preprocess::{ChannelTables, Channels, Values};
 use super::source::{Source, Stored};

@@ -1,7 +1,7 @@
 //! The data set file.
 
 use super::DataError;
-use super::npy::Element;
+use super::element::Element;
 use super::picture::Filter;
 use crate::tensor::{DType, MAX_RANK, element_count};
 use serde::Deserialize;

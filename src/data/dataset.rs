@@ -1,10 +1,11 @@
 //! Samples, their names and labels.
 
 use super::DataError;
+use super::array::Array;
 use super::config::{Color, Config, DatasetConfig, InputConfig, LabelsConfig, Step, split_key};
-use super::npy::Array;
+use super::shards::Shard;
 use super::source::{Source, is_image};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub struct Dataset {
     pub(super) rows: Vec<usize>,
     ids: Vec<String>,
     labels: Option<Vec<i64>>,
+    notes: Vec<String>,
 }
 
 /// What the labels' csv says.
@@ -34,6 +36,8 @@ struct Csv {
     rows: Vec<usize>,
     /// Of all rows.
     files: Option<Vec<String>>,
+    /// Line of each row.
+    lines: Vec<u64>,
     /// Of the rows that `where` lets through.
     labels: Option<Vec<i64>>,
 }
@@ -96,6 +100,7 @@ impl Dataset {
             rows: vec![0],
             ids: vec![id],
             labels: None,
+            notes: Vec::new(),
         })
     }
 
@@ -113,9 +118,7 @@ impl Dataset {
             }
             _ => None,
         };
-        if let Some(csv) = &csv {
-            restrict(path, &mut inputs, csv)?;
-        }
+        let notes = csv.as_ref().map_or(Ok(Vec::new()), |csv| restrict(path, &mut inputs, csv))?;
         let total = csv.as_ref().map_or_else(|| inputs.first().map_or(0, |i| i.source.len()), |c| c.total);
         if inputs.iter().any(|i| i.source.len() != total) {
             let counts =
@@ -124,35 +127,34 @@ impl Dataset {
             let all: Vec<_> = counts.chain(csv).collect();
             return Err(wrong(format!("different numbers of samples: {}", all.join(", "))));
         }
-        let (picked, labels) = match csv {
-            Some(csv) => (csv.rows, csv.labels),
-            None => ((0..total).collect(), None),
-        };
+        let settings = &config.dataset;
+        let count = csv.as_ref().map_or(total, |c| c.rows.len());
+        // Chosen before anything is made of each sample: there may be many more than are wanted.
+        let keep = (settings.start..count)
+            .step_by(settings.every.unwrap_or(1))
+            .take(settings.limit.unwrap_or(usize::MAX));
+        let keep: Vec<usize> = keep.collect();
+        let picked: Vec<usize> = keep.iter().map(|i| csv.as_ref().map_or(*i, |csv| csv.rows[*i])).collect();
+        if picked.is_empty() {
+            let have = if count == 0 { String::new() } else { format!(" of the {count} there are") };
+            return Err(wrong(format!("no sample{have} is left: the data set is empty"))
+                .help("check where, start and limit"));
+        }
         let files = inputs.iter().find_map(|i| i.source.files());
         let ids: Vec<String> = match files {
             Some(files) => picked.iter().map(|row| files[*row].clone()).collect(),
             None => picked.iter().map(ToString::to_string).collect(),
         };
-        let labels = match &config.dataset.labels {
+        // A csv has labels for the rows that `where` lets through, the others for all.
+        let labels = match &settings.labels {
             Some(LabelsConfig::Npy(npy)) => Some(labels_of_array(&base.join(npy), total, path)?),
             Some(LabelsConfig::Folders) => Some(labels_of_folders(files, path)?),
-            _ => labels,
+            _ => csv.and_then(|csv| csv.labels),
         };
-        let name = config.dataset.name.clone();
-        let all =
-            Dataset { path: path.to_path_buf(), name, inputs: Arc::new(inputs), rows: picked, ids, labels };
-        let settings = &config.dataset;
-        let keep = (settings.start..all.len())
-            .step_by(settings.every.unwrap_or(1))
-            .take(settings.limit.unwrap_or(usize::MAX));
-        let chosen = all.select(keep);
-        if chosen.is_empty() {
-            let have =
-                if all.is_empty() { String::new() } else { format!(" of the {} there are", all.len()) };
-            return Err(wrong(format!("no sample{have} is left: the data set is empty"))
-                .help("check where, start and limit"));
-        }
-        Ok(chosen)
+        let labels = labels.map(|all| keep.iter().map(|i| all[*i]).collect());
+        let name = settings.name.clone();
+        let (path, inputs) = (path.to_path_buf(), Arc::new(inputs));
+        Ok(Dataset { path, name, inputs, rows: picked, ids, labels, notes })
     }
 
     /// Number of samples.
@@ -185,6 +187,11 @@ impl Dataset {
         self.labels.as_deref()
     }
 
+    /// What a user may want to know of it: images that the csv of labels does not list.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// The samples at these positions, in this order. Positions beyond the last are left out.
     pub fn select(&self, positions: impl IntoIterator<Item = usize>) -> Dataset {
         let keep: Vec<usize> = positions.into_iter().filter(|i| *i < self.len()).collect();
@@ -195,6 +202,7 @@ impl Dataset {
             rows: keep.iter().map(|i| self.rows[*i]).collect(),
             ids: keep.iter().map(|i| self.ids[*i].clone()).collect(),
             labels: self.labels.as_ref().map(|l| keep.iter().map(|i| l[*i]).collect()),
+            notes: self.notes.clone(),
         }
     }
 
@@ -203,22 +211,42 @@ impl Dataset {
         self.select(0..n.min(self.len()))
     }
 
-    /// Samples `index`, `index + of`, `index + 2 of`, ...
-    pub fn shard(&self, index: usize, of: usize) -> Dataset {
-        self.select((index..self.len()).step_by(of.max(1)))
+    /// The samples of a shard.
+    pub fn shard(&self, shard: Shard) -> Dataset {
+        self.select((shard.index..self.len()).step_by(shard.of.max(1)))
     }
 }
 
-/// Gives sources made of files the csv's files, in its order. A file that is not there is met when it is read.
-fn restrict(path: &Path, inputs: &mut [Input], csv: &Csv) -> Result<(), DataError> {
+/// Gives sources made of files the csv's files, in its order. A file that is not there is met when it is read; of those
+/// that are there and not in the csv, a note says how many.
+fn restrict(path: &Path, inputs: &mut [Input], csv: &Csv) -> Result<Vec<String>, DataError> {
+    let mut notes = Vec::new();
     for input in inputs.iter_mut().filter(|i| i.source.files().is_some()) {
         let Some(files) = &csv.files else {
             return Err(DataError::new(path, "labels = { csv = .. } has no key file")
                 .help("name the column that holds the files' names"));
         };
+        let mut line_of = HashMap::new();
+        for row in &csv.rows {
+            if let Some(first) = line_of.insert(&files[*row], csv.lines[*row]) {
+                let (file, second) = (&files[*row], csv.lines[*row]);
+                return Err(DataError::new(
+                    path,
+                    format!("the csv lists {file} twice, in lines {first} and {second}"),
+                )
+                .help("a sample that counts twice changes the figures: remove one"));
+            }
+        }
+        let listed: HashSet<&String> = files.iter().collect();
+        let there = input.source.files().unwrap_or_default();
+        let unlisted: Vec<&String> = there.iter().filter(|f| !listed.contains(f)).collect();
+        if let Some(first) = unlisted.first() {
+            let (n, all, folder) = (unlisted.len(), there.len(), input.source.path().display());
+            notes.push(format!("{n} of the {all} files of {folder} are not in the csv of labels and not used, such as {first}"));
+        }
         input.source.set_files(files);
     }
-    Ok(())
+    Ok(notes)
 }
 
 fn read_csv(
@@ -247,12 +275,14 @@ fn read_csv(
         total: 0,
         rows: Vec::new(),
         files: file.map(|_| Vec::new()),
+        lines: Vec::new(),
         labels: label.map(|_| Vec::new()),
     };
     for row in reader.records() {
         let row = row.map_err(failed)?;
         let cell = |at: usize| row.get(at).unwrap_or_default();
         out.total += 1;
+        out.lines.push(row.position().map_or(0, csv::Position::line));
         if let (Some(files), Some(at)) = (&mut out.files, file) {
             files.push(cell(at).to_owned());
         }
@@ -261,7 +291,7 @@ fn read_csv(
         }
         out.rows.push(out.total - 1);
         if let (Some(labels), Some(at)) = (&mut out.labels, label) {
-            let line = row.position().map_or(0, csv::Position::line);
+            let line = out.lines[out.total - 1];
             labels.push(cell(at).trim().parse().map_err(|_| {
                 DataError::new(path, format!("line {line}: label {:?} is not an integer", cell(at)))
             })?);
@@ -298,6 +328,6 @@ fn labels_of_folders(files: Option<&[String]>, set: &Path) -> Result<Vec<i64>, D
     };
     let of: Vec<String> = files.iter().map(class).collect::<Result<_, _>>()?;
     let classes: BTreeSet<&String> = of.iter().collect();
-    let number: std::collections::HashMap<&String, i64> = classes.into_iter().zip(0..).collect();
+    let number: HashMap<&String, i64> = classes.into_iter().zip(0..).collect();
     Ok(of.iter().map(|c| number[c]).collect())
 }

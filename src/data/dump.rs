@@ -4,7 +4,9 @@
 //! axis 0 = frame. Names are percent-encoded but for letters, digits and `.`, `_`, `-`, `~`.
 
 use super::DataError;
-use super::npy::{Array, Element, Header, element_of};
+use super::array::Array;
+use super::element::Element;
+use super::npy::Header;
 use crate::atomic::write_atomic;
 use crate::tensor::{Tensor, element_count};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -146,7 +148,7 @@ impl DumpWriter {
         let Some((rows, inner)) = frames.shape().split_first() else {
             return Err(wrong("a scalar has no axis for the frames".into()));
         };
-        let element = element_of(frames.dtype());
+        let element = Element::of(frames.dtype());
         let open = self.tensors.entry(name.to_owned()).or_insert_with(|| {
             let shape = std::iter::once(0).chain(inner.iter().copied()).collect();
             Open { info: TensorInfo { shape, ..info }, element, shards: Vec::new() }

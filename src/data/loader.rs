@@ -46,6 +46,8 @@ fn first_rows(t: &Tensor, rows: usize) -> Tensor {
 /// A sample that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skip {
+    /// Its position in the data set.
+    pub position: usize,
     /// Its name.
     pub sample: String,
     /// Why.
@@ -149,6 +151,7 @@ pub struct Loader {
     threads: Vec<JoinHandle<()>>,
     batch: usize,
     frames: usize,
+    /// Whether a data set of which nothing can be read was reported, or need not be.
     failed: bool,
     skipped: Vec<Skip>,
 }
@@ -191,6 +194,12 @@ impl Loader {
             }
         }
         Ok(loader)
+    }
+
+    /// Takes a data set of which no sample can be read for one without samples, rather than for an error.
+    pub fn or_nothing(mut self) -> Self {
+        self.failed = true;
+        self
     }
 
     /// Samples per batch.
@@ -237,7 +246,7 @@ impl Iterator for Loader {
                 }
                 Err(reason) => {
                     let sample = self.shared.data.dataset().ids()[position].clone();
-                    self.skipped.push(Skip { sample, reason });
+                    self.skipped.push(Skip { position, sample, reason });
                 }
             }
         }
@@ -248,7 +257,7 @@ impl Iterator for Loader {
         if self.frames > 0 || std::mem::replace(&mut self.failed, true) {
             return None;
         }
-        let Skip { sample, reason } = self.skipped.first()?;
+        let Skip { sample, reason, .. } = self.skipped.first()?;
         let what = match self.skipped.len() {
             1 => format!("its only sample cannot be used: {sample}: {reason}"),
             n => format!("none of its {n} samples can be used; the first, {sample}: {reason}"),

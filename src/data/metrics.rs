@@ -1,6 +1,7 @@
 //! What is measured on a model's outputs: accuracy where there are labels, agreement with another model, and metrics
 //! of the user's own.
 
+pub use super::agreement::{Agreement, AgreementFigures, FrameAgreement};
 use crate::tensor::Tensor;
 
 /// Outputs of one batch, axis 0 = frame, without padding.
@@ -103,14 +104,20 @@ pub trait Metric {
 }
 
 /// All elements as f64, frame by frame: each frame as one list, whatever its axes.
-fn frames_of(t: &Tensor) -> (Vec<f64>, usize) {
+pub(super) fn frames_of(t: &Tensor) -> (Vec<f64>, usize) {
     let values = (0..t.len()).map(|i| t.number(i)).collect();
     let frame = t.shape().iter().skip(1).product();
     (values, frame)
 }
 
+/// Whether frames of this shape, without the frame axis, are lists of classes: at most one axis is longer than 1. The
+/// largest element of a feature map is no class.
+pub fn is_classes(frame: &[usize]) -> bool {
+    !frame.is_empty() && frame.iter().filter(|d| **d != 1).count() <= 1
+}
+
 /// Position of the largest element; of equal ones the first, and a NaN before all numbers, as NumPy's `argmax`.
-fn argmax(frame: &[f64]) -> usize {
+pub(super) fn argmax(frame: &[f64]) -> usize {
     let mut best = 0;
     for (i, v) in frame.iter().enumerate() {
         if frame[best].is_nan() {
@@ -131,7 +138,7 @@ fn rank(frame: &[f64], i: usize) -> usize {
 }
 
 /// Share of the frames whose label is the class with the largest output, and among the five largest (with at least
-/// five classes). A frame's elements are its classes, whatever its axes; a frame whose label's output is NaN is wrong.
+/// five classes). A frame's elements are its classes (see [`is_classes`]); a frame whose label's output is NaN is wrong.
 #[derive(Clone, Debug)]
 pub struct TopK {
     output: Option<String>,
@@ -153,24 +160,8 @@ impl Metric for TopK {
     }
 
     fn observe(&mut self, frames: &Frames<'_>) -> Result<(), MetricError> {
-        let labels = frames.labels.ok_or(MetricError::NoLabels)?;
-        let name = match (&self.output, frames.outputs.first()) {
-            (Some(name), _) | (None, Some((name, _))) => name.as_str(),
-            (None, None) => "",
-        };
-        let (values, classes) = frames_of(frames.output(name)?);
-        for (k, (label, id)) in labels.iter().zip(frames.ids).enumerate() {
-            let class = usize::try_from(*label).ok().filter(|c| *c < classes).ok_or_else(|| {
-                MetricError::Label { id: id.clone(), label: *label, name: name.into(), classes }
-            })?;
-            let frame = &values[k * classes..(k + 1) * classes];
-            let place = if frame[class].is_nan() { classes } else { rank(frame, class) };
-            self.frames += 1;
-            self.top1 += u64::from(place == 0);
-            if classes >= 5 {
-                *self.top5.get_or_insert(0) += u64::from(place < 5);
-            }
-        }
+        let (places, classes) = self.places(frames)?;
+        places.into_iter().for_each(|place| self.add(place, classes));
         Ok(())
     }
 
@@ -182,119 +173,36 @@ impl Metric for TopK {
     }
 }
 
-/// How far an output of one model is from the same output of another.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AgreementFigures {
-    /// Share of the frames whose largest element is at the same place.
-    pub argmax: f64,
-    /// x.y / (|x| |y|) over all elements; 1 where both are zero, 0 where one is.
-    pub cosine: f64,
-    /// 20 log10(|x| / |x - y|); infinite where they are equal.
-    pub sqnr_db: f64,
-    /// Largest |x - y|; NaN where one is.
-    pub max_abs: f64,
-}
-
-/// Agreement of one output of two models, frame by frame; x is the first model's.
-///
-/// Sums are in f64 and in an order that depends on a frame's size only, so that the batch makes no difference.
-#[derive(Clone, Debug, Default)]
-pub struct Agreement {
-    frames: u64,
-    same: u64,
-    sums: Sums,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    xx: f64,
-    yy: f64,
-    xy: f64,
-    dd: f64,
-    max: f64,
-}
-
-impl Sums {
-    fn add(&mut self, other: Sums) {
-        self.xx += other.xx;
-        self.yy += other.yy;
-        self.xy += other.xy;
-        self.dd += other.dd;
-        self.max = largest(self.max, other.max);
-    }
-
-    fn of(x: &[f64], y: &[f64]) -> Sums {
-        const LANES: usize = 8;
-        let mut lanes = [Sums::default(); LANES];
-        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
-            for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
-                // Equal infinities differ by nothing.
-                let d = if x == y { 0.0 } else { x - y };
-                lane.xx += x * x;
-                lane.yy += y * y;
-                lane.xy += x * y;
-                lane.dd += d * d;
-                lane.max = largest(lane.max, d.abs());
-            }
-        }
-        let mut sum = Sums::default();
-        lanes.into_iter().for_each(|lane| sum.add(lane));
-        sum
-    }
-}
-
-/// The larger; NaN where one is.
-fn largest(a: f64, b: f64) -> f64 {
-    if b.is_nan() || b > a { b } else { a }
-}
-
-impl Agreement {
-    /// Nothing compared yet.
-    pub fn new() -> Agreement {
-        Agreement::default()
-    }
-
-    /// Takes the next frames of an output of both models in.
+impl TopK {
+    /// Place of each frame's label among the classes, the largest output first, and the number of classes.
     ///
     /// # Errors
-    /// Outputs of different shapes, or without an axis for the frames.
-    pub fn observe(&mut self, name: &str, first: &Tensor, other: &Tensor) -> Result<(), MetricError> {
-        if first.shape() != other.shape() || first.shape().is_empty() {
-            return Err(MetricError::Shapes {
-                name: name.into(),
-                expected: first.shape().to_vec(),
-                got: other.shape().to_vec(),
-            });
-        }
-        let ((x, frame), (y, _)) = (frames_of(first), frames_of(other));
-        for (x, y) in x.chunks_exact(frame.max(1)).zip(y.chunks_exact(frame.max(1))) {
-            self.frames += 1;
-            self.same += u64::from(argmax(x) == argmax(y));
-            self.sums.add(Sums::of(x, y));
-        }
-        Ok(())
-    }
-
-    /// Frames that were compared.
-    pub fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// The figures so far; NaN without a frame.
-    pub fn figures(&self) -> AgreementFigures {
-        let Sums { xx, yy, xy, dd, max } = self.sums;
-        let cosine = match (xx == 0.0, yy == 0.0) {
-            (true, true) => 1.0,
-            (true, false) | (false, true) => 0.0,
-            _ => (xy / (xx.sqrt() * yy.sqrt())).clamp(-1.0, 1.0),
+    /// Outputs or labels that cannot be used.
+    pub fn places(&self, frames: &Frames<'_>) -> Result<(Vec<u32>, usize), MetricError> {
+        let labels = frames.labels.ok_or(MetricError::NoLabels)?;
+        let name = match (&self.output, frames.outputs.first()) {
+            (Some(name), _) | (None, Some((name, _))) => name.as_str(),
+            (None, None) => "",
         };
-        let nothing = self.frames == 0;
-        let or_nan = |v: f64| if nothing { f64::NAN } else { v };
-        AgreementFigures {
-            argmax: or_nan(self.same as f64 / self.frames as f64),
-            cosine: or_nan(cosine),
-            sqnr_db: or_nan(if dd == 0.0 { f64::INFINITY } else { 10.0 * libm::log10(xx / dd) }),
-            max_abs: or_nan(max),
+        let (values, classes) = frames_of(frames.output(name)?);
+        let mut places = Vec::with_capacity(labels.len());
+        for (k, (label, id)) in labels.iter().zip(frames.ids).enumerate() {
+            let class = usize::try_from(*label).ok().filter(|c| *c < classes).ok_or_else(|| {
+                MetricError::Label { id: id.clone(), label: *label, name: name.into(), classes }
+            })?;
+            let frame = &values[k * classes..(k + 1) * classes];
+            let place = if frame[class].is_nan() { classes } else { rank(frame, class) };
+            places.push(u32::try_from(place).unwrap_or(u32::MAX));
+        }
+        Ok((places, classes))
+    }
+
+    /// Takes in a frame whose label has this place.
+    pub fn add(&mut self, place: u32, classes: usize) {
+        self.frames += 1;
+        self.top1 += u64::from(place == 0);
+        if classes >= 5 {
+            *self.top5.get_or_insert(0) += u64::from(place < 5);
         }
     }
 }
@@ -344,54 +252,5 @@ mod tests {
         assert!(e.contains("[3, 2] for 2 frames"), "{e}");
         let e = TopK::new(None).observe(&Frames { labels: None, ..frames });
         assert_eq!(e, Err(MetricError::NoLabels));
-    }
-
-    fn agreement(x: &[f32], y: &[f32], frames: usize) -> AgreementFigures {
-        let shape = [frames, x.len() / frames];
-        let mut a = Agreement::new();
-        a.observe("p", &Tensor::from_f32(shape, x.to_vec()), &Tensor::from_f32(shape, y.to_vec()))
-            .expect("same shape");
-        a.figures()
-    }
-
-    #[test]
-    fn agreement_follows_its_definitions() {
-        let a = agreement(&[3.0, 4.0, 0.0, 1.0], &[3.0, 5.0, 1.0, 0.0], 2);
-        assert_eq!((a.argmax, a.max_abs), (0.5, 1.0));
-        assert!((a.cosine - 29.0 / (26f64.sqrt() * 35f64.sqrt())).abs() < 1e-15);
-        assert!((a.sqnr_db - 20.0 * (26f64 / 3.0).sqrt().log10()).abs() < 1e-12);
-        let same = agreement(&[1.0, f32::INFINITY], &[1.0, f32::INFINITY], 1);
-        assert_eq!((same.sqnr_db, same.max_abs), (f64::INFINITY, 0.0));
-        let zeros = agreement(&[0.0; 2], &[0.0; 2], 1);
-        assert_eq!((zeros.cosine, zeros.sqnr_db), (1.0, f64::INFINITY));
-        let one = agreement(&[0.0; 2], &[0.0, 1.0], 1);
-        assert_eq!((one.cosine, one.sqnr_db), (0.0, f64::NEG_INFINITY));
-        assert!(agreement(&[1.0, 2.0], &[f32::NAN, 2.0], 1).max_abs.is_nan());
-        assert!(Agreement::new().figures().argmax.is_nan());
-    }
-
-    #[test]
-    fn the_batch_makes_no_difference_to_a_single_bit() {
-        let x: Vec<f32> = (0..7 * 13).map(|i| ((i * 37 % 101) as f32).sqrt() - 4.0).collect();
-        let y: Vec<f32> = x.iter().enumerate().map(|(i, v)| v + (i % 5) as f32 * 0.01).collect();
-        let whole = agreement(&x, &y, 7);
-        let mut parts = Agreement::new();
-        for (x, y) in x.chunks(3 * 13).zip(y.chunks(3 * 13)) {
-            let shape = [x.len() / 13, 13];
-            parts
-                .observe("p", &Tensor::from_f32(shape, x.to_vec()), &Tensor::from_f32(shape, y.to_vec()))
-                .expect("same shape");
-        }
-        assert_eq!(parts.figures(), whole);
-    }
-
-    #[test]
-    fn outputs_of_different_shapes_are_refused() {
-        let (a, b) = (
-            Tensor::zeros(crate::tensor::DType::F32, [2, 3]),
-            Tensor::zeros(crate::tensor::DType::F32, [2, 4]),
-        );
-        let e = Agreement::new().observe("p", &a, &b).expect_err("3 and 4").to_string();
-        assert!(e.contains("[2, 4]") && e.contains("[2, 3]"), "{e}");
     }
 }

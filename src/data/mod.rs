@@ -1,9 +1,13 @@
 //! Data sets: where frames and labels come from, how they become a graph's inputs, and what is measured on the outputs.
 
+mod agreement;
+mod array;
 mod bind;
+pub mod columns;
 pub mod config;
 mod dataset;
 pub mod dump;
+mod element;
 mod loader;
 pub mod metrics;
 mod npy;
@@ -11,13 +15,16 @@ mod npz;
 pub mod picture;
 mod preprocess;
 pub mod scorer;
+pub mod shards;
 mod single;
 mod source;
 
+pub use array::Array;
 pub use bind::{BoundDataset, BoundInput};
 pub use dataset::Dataset;
+pub use element::Element;
 pub use loader::{Batch, Loader, LoaderOptions, Skip};
-pub use npy::{Array, Element, write as write_npy};
+pub use npy::write as write_npy;
 pub use npz::arrays as npz_arrays;
 pub use preprocess::ChannelTables;
 pub use single::read_input;

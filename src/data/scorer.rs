@@ -1,12 +1,21 @@
 //! Metrics that a command of the user's computes.
 
-use super::DataError;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
 /// How much of a command's output a message shows.
 const TAIL: usize = 2000;
+
+/// Why a scorer gave no numbers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("scorer `{command}` {what}")]
+pub struct ScorerError {
+    /// The command.
+    pub command: String,
+    /// What is wrong, with the end of what it wrote.
+    pub what: String,
+}
 
 /// Runs `command` with a dump folder as its last argument and reads the JSON object of numbers that it prints.
 /// Infinities and NaN are the strings "inf", "-inf", "nan".
@@ -16,8 +25,8 @@ const TAIL: usize = 2000;
 /// # Errors
 /// A command that cannot be run or that fails, with the end of what it wrote to stderr; output that is not one JSON
 /// object of numbers.
-pub fn score(command: &str, dump: &Path) -> Result<Vec<(String, f64)>, DataError> {
-    let wrong = |what: String| DataError::new(dump, format!("scorer `{command}` {what}"));
+pub fn score(command: &str, dump: &Path) -> Result<Vec<(String, f64)>, ScorerError> {
+    let wrong = |what: String| ScorerError { command: command.into(), what };
     if command.trim().is_empty() {
         return Err(wrong("is empty".into()));
     }
@@ -31,8 +40,9 @@ pub fn score(command: &str, dump: &Path) -> Result<Vec<(String, f64)>, DataError
     let text = String::from_utf8_lossy(&output.stdout);
     let not_json = |why: String| {
         let printed = if text.trim().is_empty() { "nothing".into() } else { end_of(&output.stdout) };
-        wrong(format!("must print one JSON object of numbers; {why}; it printed: {printed}"))
-            .help("write other messages to stderr")
+        wrong(format!(
+            "must print one JSON object of numbers; {why}; it printed: {printed}; write other messages to stderr"
+        ))
     };
     let value: Value = serde_json::from_str(&text).map_err(|e| not_json(e.to_string()))?;
     let Value::Object(object) = value else {

@@ -1,5 +1,7 @@
-//! One input from one file, as `run` takes it: npy, an image, a text of numbers, raw bytes.
+//! One input from one file, as `run` takes it: npy, npz, an image, a text of numbers, raw bytes.
 
+use super::config::split_key;
+use super::npz::only_array;
 use super::{Array, DataError};
 use crate::tensor::{DType, Dim, Tensor, TensorType, element_count, strides};
 use std::path::Path;
@@ -9,7 +11,7 @@ const MAX_TEXT_BYTES: u64 = 1 << 30;
 
 /// Reads a file as a graph input of type `ty`, whose symbolic batch it decides; a missing batch axis is added.
 ///
-/// - `.npy`: the array.
+/// - `.npy`: the array. `.npz:KEY`, or `.npz` where there is one: an array of the archive.
 /// - `.jpg`, `.jpeg`, `.png`: raw values 0..255, RGB or gray by the number of channels (axis 1), not resized.
 /// - `.txt`, `.csv`: numbers separated by blanks or commas, in the order of the input.
 /// - `.bin`, `.raw`: little-endian elements of the input's type.
@@ -19,10 +21,19 @@ const MAX_TEXT_BYTES: u64 = 1 << 30;
 /// # Errors
 /// A file that is none of these, cannot be read, or does not fit the type.
 pub fn read_input(path: &Path, ty: &TensorType, nhwc: bool) -> Result<Tensor, DataError> {
+    let (path, key) = &split_key(path);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match extension.as_str() {
         "npy" => fit(path, Array::open(path)?.read()?, ty, nhwc),
-        "jpg" | "jpeg" | "png" => fit(path, read_image(path, ty)?, ty, true),
+        "npz" => {
+            let key = key.clone().map_or_else(|| only_array(path), Ok)?;
+            fit(path, Array::open_npz(path, &key)?.read()?, ty, nhwc)
+        }
+        "jpg" | "jpeg" | "png" => fit(path, read_image(path, ty)?, ty, true).map_err(|e| {
+            e.help(
+                "images are not resized here: use `eval` with a data set that says how, or resize the file",
+            )
+        }),
         "txt" | "csv" => {
             let numbers = read_numbers(path)?;
             let shape = batch_shape(path, numbers.len(), ty, nhwc)?;
@@ -30,7 +41,7 @@ pub fn read_input(path: &Path, ty: &TensorType, nhwc: bool) -> Result<Tensor, Da
         }
         "bin" | "raw" => read_raw(path, ty, nhwc),
         _ => Err(DataError::new(path, format!("a file named .{extension} is not known as an input"))
-            .help("give .npy, .jpg, .png, .txt, .csv, .bin or .raw")),
+            .help("give .npy, .npz:KEY, .jpg, .png, .txt, .csv, .bin or .raw")),
     }
 }
 
@@ -125,8 +136,7 @@ fn fit(path: &Path, tensor: Tensor, ty: &TensorType, nhwc: bool) -> Result<Tenso
         return Ok(tensor);
     }
     let got = tensor.shape();
-    Err(DataError::new(path, format!("its shape {got:?} does not fit the input's {ty}"))
-        .help("images are not resized here: use `eval` with a data set that says how, or resize the file"))
+    Err(DataError::new(path, format!("its shape {got:?} does not fit the input's {ty}")))
 }
 
 /// `[n, .., c]` as `[n, c, ..]`.

@@ -1,10 +1,12 @@
 //! The files behind one input.
 
+use super::DataError;
+use super::array::Array;
 use super::config::{Color, Layout, RawConfig, SourceConfig};
-use super::npy::{Array, Element};
+use super::element::Element;
+use super::npz::only_array;
 use super::picture::Picture;
 use super::preprocess::Channels;
-use super::{DataError, npz_arrays};
 use crate::tensor::{Data, Tensor};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -173,18 +175,6 @@ impl Source {
                 let rows = array.read_rows(sample..sample + 1).map_err(|e| e.what)?;
                 Ok(Stored::Elements(rows.reshaped(&array.shape()[1..])))
             }
-        }
-    }
-}
-
-fn only_array(path: &Path) -> Result<String, DataError> {
-    let mut names = npz_arrays(path)?;
-    match names.pop() {
-        Some(name) if names.is_empty() => Ok(name),
-        last => {
-            let names: Vec<_> = names.into_iter().chain(last).collect();
-            Err(DataError::new(path, format!("holds {} arrays: {}", names.len(), names.join(", ")))
-                .help("name one: npz = \"file.npz:key\""))
         }
     }
 }

@@ -3,11 +3,11 @@
 mod watch;
 
 use super::cpu::{fits_the_cpu, peak_bytes};
+use super::frames::{batch_axis, concatenate, is_separable, rows};
 use super::{CpuExecutor, ExecError, GpuExecutor, Purpose, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
-use crate::graph::lower::{Io, Layout, Lowering, View};
-use crate::graph::{Graph, Node, ValueId};
-use crate::tensor::{Dim, Tensor, TensorType};
+use crate::graph::{Graph, Scratch, ValueId};
+use crate::tensor::Tensor;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Engine {
     chosen: HashMap<Purpose, usize>,
     watching: Option<watch::Watching>,
     warnings: Vec<String>,
+    /// Whether the GPU has run something.
+    warm: bool,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,8 @@ enum Backend {
 
 impl Engine {
     /// Prepares a graph. Kernels are built and memory is taken at the first run.
-    pub fn new(graph: Graph, device: &Device) -> Engine {
+    pub fn new(mut graph: Graph, device: &Device) -> Engine {
+        quantize_constants(&mut graph);
         let (backend, budget) = match device {
             Device::Cpu => (Backend::Cpu(Vec::new()), SOFTWARE_BUDGET),
             Device::Gpu(gpu) => {
@@ -68,6 +71,7 @@ impl Engine {
             chosen: HashMap::new(),
             watching: None,
             warnings: Vec::new(),
+            warm: false,
         }
     }
 
@@ -131,6 +135,36 @@ impl Engine {
         Ok(batch)
     }
 
+    /// Makes ready what a run of these inputs needs, which the first run of a batch does otherwise: kernels, plans and
+    /// memory. At the first call a GPU also runs one frame, as drivers finish kernels when they are first used.
+    ///
+    /// # Errors
+    /// As for [`Engine::run`], but for what is too large: the run halves its batch then.
+    pub fn prepare(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<(), ExecError> {
+        let frames = batch_of(&self.graph, inputs)?;
+        let in_parts = self.separable && self.graph.is_batched() && frames > 1;
+        let batch = if in_parts { self.batch(taps)?.min(frames) } else { frames };
+        if matches!(self.backend, Backend::Gpu(_)) && !std::mem::replace(&mut self.warm, true) {
+            let count = if in_parts { 1 } else { frames };
+            let part = self.slice(inputs, 0, count);
+            match self.run_at_once(count, &part, taps) {
+                Err(e) if is_too_large(&e) => return Ok(()),
+                run => drop(run?),
+            }
+        }
+        for size in [batch, frames.checked_rem(batch).unwrap_or(0)].into_iter().filter(|n| *n > 0) {
+            let made = match &mut self.backend {
+                Backend::Gpu(gpu) => gpu.prepare(size, taps),
+                Backend::Cpu(known) => specialise(&self.graph, known, size).map(drop),
+            };
+            match made {
+                Err(e) if is_too_large(&e) => return Ok(()),
+                made => made?,
+            }
+        }
+        Ok(())
+    }
+
     /// Runs any number of frames: in parts where they do not fit at once, which changes no bit of the result.
     /// Inputs in the graph's order; `taps` are values wanted beside the outputs.
     ///
@@ -170,28 +204,10 @@ impl Engine {
     }
 
     fn run_at_once(&mut self, batch: usize, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
-        if let Backend::Gpu(gpu) = &self.backend {
-            return gpu.run(inputs, taps);
+        match &mut self.backend {
+            Backend::Gpu(gpu) => gpu.run(inputs, taps),
+            Backend::Cpu(known) => specialise(&self.graph, known, batch)?.run(inputs, taps),
         }
-        self.cpu(batch)?.run(inputs, taps)
-    }
-
-    /// The CPU's executor for a batch.
-    fn cpu(&mut self, batch: usize) -> Result<&CpuExecutor, ExecError> {
-        let Backend::Cpu(known) = &mut self.backend else { unreachable!("asked for on the CPU only") };
-        match known.iter().position(|(b, _)| *b == batch) {
-            Some(i) => known[i..].rotate_left(1),
-            None => {
-                if known.len() == KEPT_GRAPHS {
-                    known.remove(0);
-                }
-                let graph = self.graph.at_batch(batch)?;
-                fits_the_cpu(&graph)?;
-                known.push((batch, CpuExecutor::new(graph)));
-            }
-        }
-        let (_, executor) = known.last().expect("just put there");
-        Ok(executor)
     }
 
     /// Frames `from..from + count` of the inputs.
@@ -232,6 +248,41 @@ impl Engine {
     }
 }
 
+/// The executor of a graph at a batch; the most recently used is last.
+fn specialise<'a>(
+    graph: &Graph,
+    known: &'a mut Vec<(usize, CpuExecutor)>,
+    batch: usize,
+) -> Result<&'a CpuExecutor, ExecError> {
+    match known.iter().position(|(b, _)| *b == batch) {
+        Some(i) => known[i..].rotate_left(1),
+        None => {
+            if known.len() == KEPT_GRAPHS {
+                known.remove(0);
+            }
+            let graph = graph.at_batch(batch)?;
+            fits_the_cpu(&graph)?;
+            known.push((batch, CpuExecutor::new(graph)));
+        }
+    }
+    Ok(&known.last().expect("just put there").1)
+}
+
+/// Quantizes weights and other constants once instead of in every run.
+fn quantize_constants(graph: &mut Graph) {
+    let scratch = Scratch::new();
+    let mut i = 0;
+    while i < graph.nodes().len() {
+        let node = &graph.nodes()[i];
+        let input = node.inputs.first().and_then(|v| graph.value(*v).constant.clone());
+        let quantized = input.filter(|_| node.quantizer().is_some());
+        match quantized.map(|x| super::eval(node, &scratch, &[x])) {
+            Some(Ok(outputs)) => graph.fold_node(i, outputs),
+            _ => i += 1,
+        }
+    }
+}
+
 /// Whether a smaller batch may help.
 fn is_too_large(e: &ExecError) -> bool {
     matches!(
@@ -242,98 +293,13 @@ fn is_too_large(e: &ExecError) -> bool {
     )
 }
 
-/// The axis along which frames lie, with k of k*N.
-fn batch_axis(ty: &TensorType) -> Option<(usize, usize)> {
-    ty.shape.iter().enumerate().find_map(|(axis, d)| match d {
-        Dim::Batch(k) => Some((axis, *k)),
-        Dim::Fixed(_) => None,
-    })
-}
-
-/// Elements before the frame axis: how many runs of one frame's elements there are.
-fn outer(ty: &TensorType, axis: usize) -> usize {
-    ty.shape[..axis].iter().filter_map(|d| d.fixed()).product()
-}
-
-/// Whether frame i of every value comes from frame i of the inputs as far as types tell: no value has two axes of
-/// frames, none loses its axis, and the frames stay in order where their count changes.
-fn is_separable(graph: &Graph) -> bool {
-    let two = |ty: &TensorType| ty.shape.iter().filter(|d| matches!(d, Dim::Batch(_))).count() > 1;
-    let Ok(sample) = graph.at_batch(2) else { return false };
-    !graph.values().iter().any(|v| two(&v.ty))
-        && graph
-            .nodes()
-            .iter()
-            .zip(sample.nodes())
-            .all(|(node, concrete)| keeps_frames(graph, &sample, node, concrete))
-}
-
-fn keeps_frames(graph: &Graph, sample: &Graph, node: &Node, concrete: &Node) -> bool {
-    let types =
-        |list: &[ValueId]| -> Vec<TensorType> { list.iter().map(|v| graph.value(*v).ty.clone()).collect() };
-    let (ins, outs) = (types(&node.inputs), types(&node.outputs));
-    let batched: Vec<(&TensorType, (usize, usize))> =
-        ins.iter().filter_map(|t| Some((t, batch_axis(t)?))).collect();
-    let Some((x, (x_axis, k))) = batched.first() else {
-        // From fixed values only: broadcast to the batch, so that all rows are equal.
-        return true;
-    };
-    let Some(rows) = outs.iter().map(batch_axis).collect::<Option<Vec<_>>>() else { return false };
-    let same_k = batched.iter().all(|(_, (_, j))| j == k) && rows.iter().all(|(_, j)| j == k);
-    let view = |v: &ValueId| {
-        let ty = &sample.value(*v).ty;
-        View { dtype: ty.dtype, shape: ty.dims().unwrap_or_default(), layout: Layout::Linear }
-    };
-    let io = Io {
-        inputs: concrete.inputs.iter().map(view).collect(),
-        outputs: concrete.outputs.iter().map(view).collect(),
-    };
-    if matches!(concrete.op.lower(&io), Ok(Lowering::Alias)) {
-        // The same elements in the same order: frames stay together where as many elements lie before them.
-        return outs.iter().zip(&rows).all(|(t, (axis, _))| outer(t, *axis) == outer(x, *x_axis));
-    }
-    same_k
-}
-
-/// Rows `from..from + count` along an axis.
-fn rows(t: &Tensor, axis: usize, from: usize, count: usize) -> Tensor {
-    let inner: usize = t.shape()[axis + 1..].iter().product::<usize>() * t.dtype().size_bytes();
-    let len = t.shape()[axis] * inner;
-    let mut shape = t.shape().to_vec();
-    shape[axis] = count;
-    let mut bytes = Vec::new();
-    if len > 0 {
-        for run in t.bytes().chunks_exact(len) {
-            bytes.extend_from_slice(&run[from * inner..(from + count) * inner]);
-        }
-    }
-    Tensor::from_bytes(t.dtype(), &shape, &bytes).expect("rows of a tensor are a tensor")
-}
-
-/// Tensors one after the other along an axis.
-fn concatenate(parts: &[Tensor], axis: usize) -> Tensor {
-    let first = &parts[0];
-    let mut shape = first.shape().to_vec();
-    shape[axis] = parts.iter().map(|t| t.shape()[axis]).sum();
-    let inner: usize = first.shape()[axis + 1..].iter().product::<usize>() * first.dtype().size_bytes();
-    let runs: usize = first.shape()[..axis].iter().product();
-    let mut bytes = Vec::with_capacity(parts.iter().map(|t| t.bytes().len()).sum());
-    for run in 0..runs {
-        for t in parts {
-            let len = t.shape()[axis] * inner;
-            bytes.extend_from_slice(&t.bytes()[run * len..(run + 1) * len]);
-        }
-    }
-    Tensor::from_bytes(first.dtype(), &shape, &bytes).expect("parts of one type join")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::graph::attrs::Input;
     use crate::graph::sample::{Rng, SampleInput};
     use crate::graph::{Attrs, Reader, Source};
-    use crate::tensor::DType;
+    use crate::tensor::{DType, Dim, TensorType};
 
     /// Adds a node of one input to the graph.
     fn add(g: &mut Graph, op: &str, attrs: Attrs, x: ValueId) -> ValueId {
@@ -370,6 +336,22 @@ mod tests {
                 "batch {most}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_made_ready_is_what_the_run_takes() {
+        let (mut g, x) = batched(&[N, Dim::Fixed(6)]);
+        g.outputs = vec![add(&mut g, "Sigmoid", Attrs::new(), x)];
+        let input = [SampleInput::f32([10, 6]).draw(&mut Rng::new(1))];
+        let mut engine = Engine::new(g, &Device::Cpu).with_batch(4);
+        let made = |e: &Engine| match &e.backend {
+            Backend::Cpu(known) => known.iter().map(|(batch, _)| *batch).collect::<Vec<_>>(),
+            Backend::Gpu(_) => Vec::new(),
+        };
+        engine.prepare(&input, &[]).unwrap();
+        assert_eq!(made(&engine), [4, 2]);
+        engine.run(&input, &[]).unwrap();
+        assert_eq!(made(&engine), [4, 2]);
     }
 
     #[test]

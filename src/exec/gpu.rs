@@ -107,6 +107,14 @@ impl GpuExecutor {
         lock(&self.plans).clear();
     }
 
+    /// Builds the plan, the kernels and the memory of a batch.
+    ///
+    /// # Errors
+    /// What is beyond the device, and its failures.
+    pub fn prepare(&self, batch: usize, taps: &[ValueId]) -> Result<(), ExecError> {
+        self.ready(batch, &Purpose::Taps(taps.to_vec())).map(drop)
+    }
+
     /// Runs once, at the batch that the inputs have. Inputs in the graph's order; `taps` are values wanted beside the
     /// outputs. Equal calls reuse plans, kernels and memory.
     ///

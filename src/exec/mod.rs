@@ -2,6 +2,7 @@
 
 mod cpu;
 mod engine;
+mod frames;
 mod gpu;
 mod memory;
 mod observe;

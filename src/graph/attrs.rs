@@ -203,6 +203,8 @@ pub struct Reader {
     op_type: String,
     attrs: BTreeMap<String, (AttrValue, bool)>,
     inputs: Vec<Option<Input>>,
+    /// Which inputs are given without their type being known.
+    unknown: Vec<usize>,
     consumed: Vec<bool>,
     outputs: usize,
 }
@@ -219,7 +221,14 @@ impl Reader {
         let consumed = vec![false; inputs.len()];
         let attrs = attrs.0.into_iter().map(|(k, v)| (k, (v, false))).collect();
         let op_type = op_type.to_owned();
-        Reader { source, op_type, attrs, inputs, consumed, outputs }
+        Reader { source, op_type, attrs, inputs, unknown: Vec::new(), consumed, outputs }
+    }
+
+    /// Says which inputs are given although neither type nor value is known, because what produces them has a problem
+    /// of its own. Who asks for one gets [`OpError::UnknownInput`].
+    pub fn with_unknown(mut self, inputs: Vec<usize>) -> Self {
+        self.unknown = inputs;
+        self
     }
 
     /// The ONNX operator-set version; `i64::MAX` for a graph file.
@@ -247,19 +256,29 @@ impl Reader {
 
     /// Number of inputs, trailing missing ones not counted.
     pub fn inputs(&self) -> usize {
-        self.inputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1)
+        (0..self.inputs.len()).rev().find(|i| self.has_input(*i)).map_or(0, |i| i + 1)
     }
 
     /// Whether input `i` is given.
     pub fn has_input(&self, i: usize) -> bool {
-        matches!(self.inputs.get(i), Some(Some(_)))
+        matches!(self.inputs.get(i), Some(Some(_))) || self.unknown.contains(&i)
     }
 
     /// Type of input `i`.
     pub fn input(&self, i: usize) -> Result<&TensorType, OpError> {
         match self.inputs.get(i) {
             Some(Some(input)) => Ok(&input.ty),
+            _ if self.unknown.contains(&i) => Err(OpError::UnknownInput { input: i }),
             _ => Err(OpError::MissingInput { input: i }),
+        }
+    }
+
+    /// Why input `i`, which says `what`, has no value of the `expected` type here.
+    pub fn no_value(&self, i: usize, what: &str, expected: &'static str) -> OpError {
+        match self.known(i) {
+            _ if self.unknown.contains(&i) => OpError::UnknownInput { input: i },
+            Some(Known::Tensor(t)) => OpError::DType { input: i, expected, got: t.dtype() },
+            _ => OpError::NotConstant { input: i, what: what.to_owned() },
         }
     }
 
@@ -432,7 +451,7 @@ impl Reader {
             }
             None => None,
         };
-        let values = values.ok_or(OpError::NotConstant { input: index, what: name.to_owned() })?;
+        let values = values.ok_or_else(|| self.no_value(index, name, "integers"))?;
         self.consume(index);
         Ok(Some(values))
     }
@@ -480,7 +499,7 @@ impl Reader {
             Some(Known::Ints { values, .. }) => values.iter().map(|s| s.int().map(|v| v as f32)).collect(),
             None => None,
         };
-        let values = values.ok_or(OpError::NotConstant { input: index, what: name.to_owned() })?;
+        let values = values.ok_or_else(|| self.no_value(index, name, "numbers"))?;
         self.consume(index);
         Ok(Some(values))
     }
@@ -494,9 +513,10 @@ impl Reader {
         }
     }
 
-    /// Attribute `name` as an axis of a tensor of this rank; negative counts from the end.
-    pub fn axis(&mut self, name: &str, default: i64, rank: usize) -> Result<usize, OpError> {
+    /// Attribute `name` as an axis of input `input`; negative counts from the end.
+    pub fn axis_of(&mut self, input: usize, name: &str, default: i64) -> Result<usize, OpError> {
         let v = self.int(name, default)?;
+        let rank = self.input(input)?.rank();
         normalize_axis(v, rank).ok_or(OpError::Axis { axis: v, rank })
     }
 

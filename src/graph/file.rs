@@ -5,6 +5,7 @@
 use super::json::{self, JsonError};
 use super::{Graph, Lookup, ValueId};
 use crate::atomic::write_atomic;
+use crate::digest::Digest;
 use crate::tensor::{DType, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -74,36 +75,80 @@ fn keys(graph: &Graph) -> BTreeMap<ValueId, String> {
     constants.map(|(i, v)| (ValueId(i), key(&v.name))).collect()
 }
 
-/// Writes a graph; the file is there whole or not at all.
+/// Writes a graph into a file, which is there whole or not at all.
 ///
 /// # Errors
 /// What the system says.
 pub fn save(graph: &Graph, path: &Path) -> Result<(), FileError> {
-    let keys = keys(graph);
-    let mut tensors: Vec<(&String, &Tensor)> =
-        keys.iter().filter_map(|(id, key)| Some((key, graph.value(*id).constant.as_ref()?))).collect();
-    // Wide elements first, so that all are aligned.
-    tensors.sort_by_key(|(key, t)| (std::cmp::Reverse(t.dtype().size_bytes()), *key));
-    let mut offset = 0;
-    let mut infos = Vec::new();
-    for (key, t) in &tensors {
-        let end = offset + t.bytes().len();
-        let (dtype, shape) = (stored(t.dtype()), t.shape().to_vec());
-        infos.push(((*key).clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
-        offset = end;
+    let parts = Parts::of(graph)?;
+    Ok(write_atomic(path, |w| parts.write(w))?)
+}
+
+/// Writes a graph as [`save`] does, to where it cannot be taken back.
+///
+/// # Errors
+/// What the system says.
+pub fn write(graph: &Graph, to: &mut dyn io::Write) -> Result<(), FileError> {
+    Ok(Parts::of(graph)?.write(to)?)
+}
+
+/// What a graph file consists of.
+struct Parts<'a> {
+    header: Vec<u8>,
+    tensors: Vec<&'a Tensor>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(graph: &'a Graph) -> Result<Parts<'a>, FileError> {
+        let keys = keys(graph);
+        let mut tensors: Vec<(&String, &Tensor)> =
+            keys.iter().filter_map(|(id, key)| Some((key, graph.value(*id).constant.as_ref()?))).collect();
+        // Wide elements first, so that all are aligned.
+        tensors.sort_by_key(|(key, t)| (std::cmp::Reverse(t.dtype().size_bytes()), *key));
+        let mut offset = 0;
+        let mut infos = Vec::new();
+        for (key, t) in &tensors {
+            let end = offset + t.bytes().len();
+            let (dtype, shape) = (stored(t.dtype()), t.shape().to_vec());
+            infos.push(((*key).clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
+            offset = end;
+        }
+        let json = json::write(graph, &keys).map_err(JsonError::from)?;
+        let entries = [("samebit", VERSION.to_owned()), ("graph", json)];
+        let entries: HashMap<String, String> = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let metadata = Metadata::new(Some(entries), infos).map_err(FileError::Form)?;
+        let mut header = serde_json::to_value(&metadata).map_err(JsonError::from)?;
+        // The entries come in the order of a hash map, but one graph is to have one file.
+        if let Some(entries) = header.get_mut("__metadata__").and_then(serde_json::Value::as_object_mut) {
+            entries.sort_keys();
+        }
+        let mut header = serde_json::to_vec(&header).map_err(JsonError::from)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        Ok(Parts { header, tensors: tensors.into_iter().map(|(_, t)| t).collect() })
     }
-    let json = json::write(graph, &keys).map_err(JsonError::from)?;
-    let entries = [("samebit", VERSION.to_owned()), ("graph", json)];
-    let entries: HashMap<String, String> = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let metadata = Metadata::new(Some(entries), infos).map_err(FileError::Form)?;
-    let mut header = serde_json::to_vec(&metadata).map_err(JsonError::from)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomic(path, |w| {
-        w.write_all(&(header.len() as u64).to_le_bytes())?;
-        w.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, t)| w.write_all(t.bytes()))
-    })?;
-    Ok(())
+
+    fn write(&self, w: &mut dyn io::Write) -> io::Result<()> {
+        w.write_all(&(self.header.len() as u64).to_le_bytes())?;
+        w.write_all(&self.header)?;
+        self.tensors.iter().try_for_each(|t| w.write_all(t.bytes()))
+    }
+}
+
+/// A hash of a graph: its nodes, its outside and its constants, wherever it was read from.
+///
+/// # Errors
+/// A graph that cannot be written.
+pub fn digest(graph: &Graph) -> Result<String, FileError> {
+    let keys = keys(graph);
+    let mut digest = Digest::new();
+    digest.part(json::write(graph, &keys).map_err(JsonError::from)?);
+    for (id, key) in &keys {
+        if let Some(t) = &graph.value(*id).constant {
+            digest.part(format!("{key} {}", t.ty()));
+            digest.part(t.bytes());
+        }
+    }
+    Ok(digest.finish())
 }
 
 /// Reads a graph file, verified.

@@ -18,6 +18,7 @@
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
 
 pub mod attrs;
+mod edit;
 pub mod file;
 mod json;
 pub mod lower;

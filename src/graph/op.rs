@@ -21,7 +21,8 @@ pub struct OpDef {
     pub name: &'static str,
     /// ONNX operator types that it reads, in the default domain unless written `domain:type`.
     pub onnx: &'static [&'static str],
-    /// Reads it. Types of the inputs have been checked for existence only.
+    /// Reads it. Types of the inputs have been checked for existence only. Attributes are read, and judged by
+    /// themselves, before an input is asked for: a node is judged also where what feeds it is not known.
     pub read: ReadFn,
     /// Every kernel that [`Op::lower`] may name.
     pub kernels: &'static [&'static Kernel],
@@ -65,6 +66,17 @@ pub trait Op: Debug + Send + Sync {
 pub enum QuantRule<'a> {
     /// It runs in f32.
     Float,
+    /// Sums of products of inputs 0 and 1; input 2, if any, is added in the accumulator.
+    Gemm {
+        /// The axis of input 1 along which output channels lie, where that is a constant; -1 is the last one.
+        channel_axis: i64,
+    },
+    /// A clamp of its input, which may end the group of the operator before it.
+    Clamp,
+    /// Codes of input 0 pass through, with their parameters.
+    Codes,
+    /// Inputs and outputs are codes, each with parameters of its own.
+    Compute,
     /// It is a quantizer.
     Quantizer(&'a Quantizer),
 }
@@ -87,6 +99,12 @@ pub enum OpError {
         /// Its index.
         input: usize,
     },
+    /// Nothing is known of an input, because of a problem reported elsewhere.
+    #[error("input {input} is not known")]
+    UnknownInput {
+        /// Its index.
+        input: usize,
+    },
     /// Wrong element type.
     #[error("input {input} must be {expected}, is {got}")]
     DType {
@@ -96,6 +114,18 @@ pub enum OpError {
         expected: &'static str,
         /// What it is.
         got: DType,
+    },
+    /// Element types that do not go together.
+    #[error("input 0 is {first} and input {input} is {got}; supported: {supported}")]
+    DTypes {
+        /// What input 0 is.
+        first: DType,
+        /// Index of the other input.
+        input: usize,
+        /// What that is.
+        got: DType,
+        /// What is supported.
+        supported: &'static str,
     },
     /// Wrong rank.
     #[error("input {input} must have rank {expected}, has {got}")]

@@ -38,8 +38,8 @@ fn text(name: &str, bytes: &Bytes) -> Result<String, ProblemKind> {
     String::from_utf8(bytes.to_vec()).map_err(|_| form(name, "text that is not UTF-8"))
 }
 
-/// All attributes of a node.
-pub(super) fn read(node: &NodeProto, folder: &Folder) -> Result<Attrs, Vec<ProblemKind>> {
+/// The attributes of a node, and what is wrong with those that are missing among them.
+pub(super) fn read(node: &NodeProto, folder: &Folder) -> (Attrs, Vec<ProblemKind>) {
     let mut out = Attrs::new();
     let mut problems = Vec::new();
     for a in &node.attribute {
@@ -52,7 +52,7 @@ pub(super) fn read(node: &NodeProto, folder: &Folder) -> Result<Attrs, Vec<Probl
             Err(p) => problems.push(p),
         }
     }
-    if problems.is_empty() { Ok(out) } else { Err(problems) }
+    (out, problems)
 }
 
 fn value(a: &AttributeProto, folder: &Folder) -> Result<AttrValue, ProblemKind> {

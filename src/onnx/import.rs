@@ -2,13 +2,14 @@
 
 use super::importer::{Importer, State, fits};
 use super::index::{Index, Producer};
-use super::problem::{ImportError, MAX_OPSET, MIN_OPSET, ProblemKind, near};
+use super::problem::{ImportError, MAX_OPSET, MIN_OPSET, ProblemKind};
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
-use super::proto::{GraphProto, ModelProto, ValueInfoProto, type_proto};
+use super::proto::{GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, type_proto};
 use super::tensors::{self, Folder, type_name};
 use super::{ImportOptions, problem::TensorProblem};
 use crate::graph::attrs::onnx_dtype;
 use crate::graph::{Graph, ValueId};
+use crate::names::near;
 use crate::tensor::{DType, Dim, TensorType};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
@@ -27,7 +28,10 @@ pub(super) fn import(
     folder: &Folder,
     options: &ImportOptions,
 ) -> Result<Graph, ImportError> {
-    let model = ModelProto::decode(bytes).map_err(|e| ImportError::Decode(e.to_string()))?;
+    let is_text = std::str::from_utf8(&bytes).is_ok_and(|t| !t.contains('\0'));
+    let model = ModelProto::decode(bytes).map_err(|e| {
+        ImportError::Decode(if is_text { "it is a text file".to_owned() } else { e.to_string() })
+    })?;
     let Some(graph) = &model.graph else { return Err(ImportError::Decode("it has no graph".into())) };
     if graph.output.is_empty() {
         return Err(ImportError::Decode("its graph has no outputs".into()));
@@ -48,8 +52,12 @@ pub(super) fn import(
 }
 
 fn opset(model: &ModelProto) -> Result<i64, ImportError> {
-    let own = model.opset_import.iter().find(|o| matches!(o.domain(), "" | "ai.onnx"));
-    match own.map(|o| o.version()) {
+    let mut own = model.opset_import.iter().filter(|o| matches!(o.domain(), "" | "ai.onnx"));
+    let first = own.next().map(|o| o.version());
+    if let Some(other) = own.map(|o| o.version()).find(|v| Some(*v) != first) {
+        return Err(ImportError::Opsets { first: first.unwrap_or_default(), other });
+    }
+    match first {
         Some(v) if (MIN_OPSET..=MAX_OPSET).contains(&v) => Ok(v),
         Some(v) => Err(ImportError::Opset { found: v.to_string() }),
         None => Err(ImportError::Opset { found: "none".into() }),
@@ -129,10 +137,7 @@ impl<'a> Model<'a> {
                         importer.put_input(v.name(), Some(ty));
                         inputs.push(v.name().to_owned());
                     }
-                    Err(kind) if used => {
-                        importer.put_input(v.name(), None);
-                        importer.problem(format!("input {:?}", v.name()), kind);
-                    }
+                    Err(kinds) if used => importer.refuse_input(v.name(), kinds),
                     _ => {}
                 }
             }
@@ -168,14 +173,14 @@ impl<'a> Model<'a> {
             let stated = match (self.index.producer(name), declared.get(name.as_str())) {
                 (Some(Producer::Initializer(i)), _) => {
                     let t = tensors::read(&self.graph.initializer[i], self.folder);
-                    t.map(|c| c.ty()).map_err(ProblemKind::from)
+                    t.map_err(|p| vec![p.into()]).and_then(|c| with_shape(c.ty(), given))
                 }
                 (_, Some(v)) => declared_type(v, given),
-                _ => Err(no_shape(name)),
+                _ => Err(vec![no_shape(name)]),
             };
             match stated {
-                Ok(ty) => importer.put_input(name, Some(with_shape(ty, given))),
-                Err(kind) => open.push((name, kind)),
+                Ok(ty) => importer.put_input(name, Some(ty)),
+                Err(kinds) => open.push((name, kinds)),
             }
         }
         if open.is_empty() {
@@ -183,18 +188,22 @@ impl<'a> Model<'a> {
         }
         let names: Vec<&str> = open.iter().map(|(n, _)| self.own_name(n)).collect();
         let types = self.inferred(&names);
-        for ((name, kind), ty) in open.into_iter().zip(types) {
+        for ((name, kinds), ty) in open.into_iter().zip(types) {
             let given = options.shapes.get(name);
-            let ty = match (ty, given) {
-                (Some(ty), _) => Some(with_shape(ty, given)),
-                // What lies before is not supported, which is why it is cut off: numbers, unless it is said otherwise.
-                (None, Some(shape)) => Some(TensorType { dtype: DType::F32, shape: shape.clone() }),
-                (None, None) => None,
+            let wrong = |k: &ProblemKind| {
+                matches!(k, ProblemKind::GivenShape { .. } | ProblemKind::NegativeDim { .. })
             };
-            if ty.is_none() {
-                importer.problem(format!("input {name:?}"), kind);
+            let ty = match (ty, given) {
+                _ if kinds.iter().any(wrong) => Err(kinds),
+                (Some(ty), _) => with_shape(ty, given),
+                // What lies before is not supported, which is why it is cut off: numbers, unless it is said otherwise.
+                (None, Some(shape)) => Ok(TensorType { dtype: DType::F32, shape: shape.clone() }),
+                (None, None) => Err(kinds),
+            };
+            match ty {
+                Ok(ty) => importer.put_input(name, Some(ty)),
+                Err(kinds) => importer.refuse_input(name, kinds),
             }
-            importer.put_input(name, ty);
         }
     }
 
@@ -215,9 +224,26 @@ impl<'a> Model<'a> {
     }
 }
 
-fn with_shape(ty: TensorType, given: Option<&Vec<Dim>>) -> TensorType {
-    let shape = given.cloned().unwrap_or(ty.shape);
-    TensorType { dtype: ty.dtype, shape }
+/// The type under the shape that was given, which must not contradict it.
+fn with_shape(ty: TensorType, given: Option<&Vec<Dim>>) -> Result<TensorType, Vec<ProblemKind>> {
+    let Some(given) = given else { return Ok(ty) };
+    let declared: Vec<Option<usize>> = ty.shape.iter().map(|d| d.fixed()).collect();
+    if contradicts(given, &declared) {
+        let declared = dims_text(ty.shape.iter());
+        return Err(vec![ProblemKind::GivenShape { given: dims_text(given), declared }]);
+    }
+    Ok(TensorType { dtype: ty.dtype, shape: given.clone() })
+}
+
+/// Whether a shape has another rank, or another size where the model fixes one.
+fn contradicts(given: &[Dim], declared: &[Option<usize>]) -> bool {
+    let differs = |(g, d): (&Dim, &Option<usize>)| d.is_some() && g.fixed() != *d;
+    given.len() != declared.len() || given.iter().zip(declared).any(differs)
+}
+
+fn dims_text(dims: impl IntoIterator<Item = impl ToString>) -> String {
+    let dims: Vec<String> = dims.into_iter().map(|d| d.to_string()).collect();
+    format!("[{}]", dims.join(","))
 }
 
 fn no_shape(name: &str) -> ProblemKind {
@@ -230,50 +256,79 @@ fn option_name(name: &str) -> &str {
 }
 
 /// The type that a model declares for an input, under the shape that was given.
-fn declared_type(v: &ValueInfoProto, given: Option<&Vec<Dim>>) -> Result<TensorType, ProblemKind> {
+fn declared_type(v: &ValueInfoProto, given: Option<&Vec<Dim>>) -> Result<TensorType, Vec<ProblemKind>> {
     let Some(type_proto::Value::TensorType(t)) = v.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
-        return Err(ProblemKind::NoType { what: "tensor type", hint: String::new() });
+        return Err(vec![ProblemKind::NoType { what: "tensor type", hint: String::new() }]);
     };
-    let Some(dtype) = onnx_dtype(i64::from(t.elem_type())) else {
+    let dtype = onnx_dtype(i64::from(t.elem_type())).ok_or_else(|| {
         let (tensor, got) = (v.name().to_owned(), type_name(t.elem_type()));
-        return Err(TensorProblem::ElementType { tensor, got }.into());
-    };
-    let shape = match (given, &t.shape) {
-        (Some(shape), _) => shape.clone(),
-        (None, None) => return Err(no_shape(v.name())),
-        (None, Some(shape)) => {
-            let dims: Vec<Result<usize, String>> =
-                shape.dim.iter().map(|d| declared_dim(d.value.as_ref())).collect();
-            let symbolic =
-                dims.iter().enumerate().skip(1).find_map(|(axis, d)| Some((axis, d.clone().err()?)));
-            if let Some((axis, dim)) = symbolic {
-                let sizes = dims.iter().enumerate().map(|(i, d)| match d {
-                    Ok(d) => d.to_string(),
-                    Err(_) if i == 0 => "N".to_owned(),
-                    Err(_) => "224".to_owned(),
-                });
-                let example = sizes.collect::<Vec<_>>().join("x");
-                let name = option_name(v.name()).to_owned();
-                return Err(ProblemKind::SymbolicDim { name, axis, dim, example });
+        TensorProblem::ElementType { tensor, got }.into()
+    });
+    match (dtype, declared_shape(v.name(), t.shape.as_ref(), given)) {
+        (Ok(dtype), Ok(shape)) => Ok(TensorType { dtype, shape }),
+        (dtype, shape) => Err(dtype.err().into_iter().chain(shape.err()).collect()),
+    }
+}
+
+fn declared_shape(
+    name: &str,
+    stated: Option<&TensorShapeProto>,
+    given: Option<&Vec<Dim>>,
+) -> Result<Vec<Dim>, ProblemKind> {
+    let shape = match (stated, given) {
+        (None, None) => return Err(no_shape(name)),
+        (None, Some(given)) => given.clone(),
+        (Some(stated), given) => {
+            let dims = stated.dim.iter().enumerate().map(|(i, d)| declared_dim(i, d.value.as_ref()));
+            let dims = dims.collect::<Result<Vec<_>, _>>()?;
+            let fixed: Vec<Option<usize>> = dims.iter().map(|d| d.as_ref().ok().copied()).collect();
+            match given {
+                Some(given) if contradicts(given, &fixed) => {
+                    let declared = dims_text(dims.iter().map(|d| match d {
+                        Ok(size) => size.to_string(),
+                        Err(open) => open.clone(),
+                    }));
+                    return Err(ProblemKind::GivenShape { given: dims_text(given), declared });
+                }
+                Some(given) => given.clone(),
+                None => only_batch_open(name, &dims)?,
             }
-            dims.into_iter().map(|d| d.map_or(Dim::Batch(1), Dim::Fixed)).collect()
         }
     };
-    let ty = TensorType { dtype, shape };
-    if !fits(&ty) {
-        let dims = ty.shape.iter().map(|d| d.at(1).and_then(|d| i64::try_from(d).ok()).unwrap_or(i64::MAX));
-        return Err(TensorProblem::Dims { tensor: v.name().to_owned(), dims: dims.collect() }.into());
+    let sizes = shape.iter().map(|d| d.at(1).and_then(|d| i64::try_from(d).ok()).unwrap_or(i64::MAX));
+    let dims = sizes.collect();
+    if !fits(&TensorType { dtype: DType::F32, shape: shape.clone() }) {
+        return Err(TensorProblem::Dims { tensor: name.to_owned(), dims }.into());
     }
-    Ok(ty)
+    Ok(shape)
+}
+
+/// The shape where nothing but the first dimension is open, which is then the batch.
+fn only_batch_open(name: &str, dims: &[Result<usize, String>]) -> Result<Vec<Dim>, ProblemKind> {
+    let symbolic = dims.iter().enumerate().skip(1).find_map(|(axis, d)| Some((axis, d.clone().err()?)));
+    if let Some((axis, dim)) = symbolic {
+        let sizes = dims.iter().enumerate().map(|(i, d)| match d {
+            Ok(d) => d.to_string(),
+            Err(_) if i == 0 => "N".to_owned(),
+            Err(_) => "224".to_owned(),
+        });
+        let example = sizes.collect::<Vec<_>>().join("x");
+        let name = option_name(name).to_owned();
+        return Err(ProblemKind::SymbolicDim { name, axis, dim, example });
+    }
+    Ok(dims.iter().map(|d| d.as_ref().map_or(Dim::Batch(1), |d| Dim::Fixed(*d))).collect())
 }
 
 /// The size, or what stands for one that is open.
-fn declared_dim(d: Option<&DimValue>) -> Result<usize, String> {
+fn declared_dim(axis: usize, d: Option<&DimValue>) -> Result<Result<usize, String>, ProblemKind> {
     match d {
         // Some exporters write -1 for an open dimension.
-        Some(DimValue::DimValue(v)) => usize::try_from(*v).map_err(|_| v.to_string()),
-        Some(DimValue::DimParam(p)) if !p.is_empty() => Err(format!("{p:?}")),
-        _ => Err("unnamed".to_owned()),
+        Some(DimValue::DimValue(-1)) => Ok(Err("-1".to_owned())),
+        Some(DimValue::DimValue(v)) => {
+            usize::try_from(*v).map(Ok).map_err(|_| ProblemKind::NegativeDim { axis, value: *v })
+        }
+        Some(DimValue::DimParam(p)) if !p.is_empty() => Ok(Err(format!("{p:?}"))),
+        _ => Ok(Err("unnamed".to_owned())),
     }
 }
 

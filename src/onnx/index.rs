@@ -1,6 +1,6 @@
 //! Who produces which name, what is needed for the wanted outputs, and in which order.
 
-use super::problem::ProblemKind;
+use super::problem::{ProblemKind, TensorProblem};
 use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -148,7 +148,10 @@ impl<'a> Index<'a> {
                 Some(Producer::Input(i)) => {
                     out.inputs.insert(i);
                 }
-                Some(Producer::Sparse) => {}
+                Some(Producer::Sparse) => {
+                    let problem = TensorProblem::Form { tensor: name.to_owned(), form: "sparse" };
+                    out.problems.push(("model".to_owned(), problem.into()));
+                }
                 Some(Producer::Node(i)) => {
                     if nodes.insert(i) {
                         let mut used = Vec::new();

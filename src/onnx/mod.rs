@@ -11,6 +11,7 @@ mod fold;
 mod import;
 mod importer;
 mod index;
+mod node;
 mod problem;
 mod proto;
 mod tensors;
@@ -60,6 +61,9 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<Dim>), String> {
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let io = |error| ImportError::Io { path: path.to_owned(), error };
     let bytes = std::fs::read(path).map_err(io)?;
+    if file::is_graph_file(&bytes, bytes.len() as u64) {
+        return Err(ImportError::Safetensors);
+    }
     let folder = match path.parent() {
         Some(p) if p.as_os_str().is_empty() => Path::new("."),
         Some(p) => p,
@@ -76,17 +80,25 @@ pub fn import_bytes(bytes: Vec<u8>, options: &ImportOptions) -> Result<Graph, Im
     import::import(bytes.into(), &tensors::Folder(None), options)
 }
 
+/// Whether a file looks like a graph file rather than like ONNX.
+///
+/// # Errors
+/// What the system says.
+pub fn is_graph_file(path: &Path) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    let opened = std::fs::File::open(path)?;
+    let len = opened.metadata()?.len();
+    opened.take(9).read_to_end(&mut head)?;
+    Ok(file::is_graph_file(&head, len))
+}
+
 /// Reads a model file of either form, told apart by its content: ONNX is imported, a graph file is read as it is.
 ///
 /// # Errors
 /// See [`ImportError`]. A graph file takes no options: it was cut when it was imported.
 pub fn load_model(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let io = |error| ImportError::Io { path: path.to_owned(), error };
-    let mut head = Vec::new();
-    let opened = std::fs::File::open(path).map_err(io)?;
-    let len = opened.metadata().map_err(io)?.len();
-    opened.take(9).read_to_end(&mut head).map_err(io)?;
-    if !file::is_graph_file(&head, len) {
+    if !is_graph_file(path).map_err(io)? {
         return import(path, options);
     }
     let first = options.inputs.first().map(|n| ("--inputs", n));

@@ -33,6 +33,17 @@ pub enum ImportError {
         /// The version, or `none`.
         found: String,
     },
+    /// The default operator set in two versions.
+    #[error("the default domain is imported as operator set {first} and as {other}; supported: one version")]
+    Opsets {
+        /// The first version.
+        first: i64,
+        /// Another one.
+        other: i64,
+    },
+    /// A graph file, or another safetensors file, where an ONNX model belongs.
+    #[error("is a safetensors file, as graph files are, not an ONNX model; a graph file needs no import")]
+    Safetensors,
     /// A name given to the import that the model does not have.
     #[error("{option}: the model has no tensor {name:?}{}", near_text(near))]
     NoSuchTensor {
@@ -154,6 +165,24 @@ pub enum ProblemKind {
         dim: String,
         /// A shape to give.
         example: String,
+    },
+    /// A size that is none, and does not stand for an open one either.
+    #[error("dimension {axis} is {value}; supported: sizes from 0 on, and -1 or a name where it is open")]
+    NegativeDim {
+        /// Index of the dimension.
+        axis: usize,
+        /// What the file says.
+        value: i64,
+    },
+    /// A shape given for an input that has another one.
+    #[error(
+        "--shape gives {given}, the model declares {declared}; give what it declares, and sizes for what is open"
+    )]
+    GivenShape {
+        /// The shape that was given.
+        given: String,
+        /// The model's.
+        declared: String,
     },
     /// A tensor whose type the file does not say.
     #[error("its {what} is not stated; supported: tensors with a shape{hint}")]
@@ -277,55 +306,4 @@ pub enum TensorProblem {
         /// The element.
         value: i64,
     },
-}
-
-/// Up to three of `names` within a few edits of `name`, nearest first.
-pub(super) fn near<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    const SHOWN: usize = 3;
-    const LONGEST: usize = 256;
-    let lower = name.to_lowercase();
-    let limit = 1 + name.chars().count() / 4;
-    let mut found: Vec<(usize, &str)> = names
-        .filter(|n| n.len() <= LONGEST && name.len() <= LONGEST && n.len().abs_diff(name.len()) <= limit)
-        .map(|n| (edit_distance(&lower, &n.to_lowercase()), n))
-        .filter(|(d, _)| *d <= limit)
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().take(SHOWN).map(|(_, n)| n.to_owned()).collect()
-}
-
-/// Insertions, deletions and replacements that turn `a` into `b`.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edit_distance_counts_single_edits() {
-        for (a, b, want) in [("", "abc", 3), ("kitten", "sitting", 3), ("x", "x", 0), ("ab", "ba", 2)] {
-            assert_eq!(edit_distance(a, b), want, "{a} {b}");
-        }
-    }
-
-    #[test]
-    fn near_names_come_nearest_first() {
-        let names = ["scores", "score", "boxes", "stores"];
-        assert_eq!(near("scors", names.into_iter()), ["score", "scores", "stores"]);
-        assert!(near("zzzzzz", names.into_iter()).is_empty());
-    }
 }

@@ -28,13 +28,14 @@ struct BatchNorm {
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     // How fast running statistics follow: training only.
     r.ignore("momentum");
+    let epsilon = r.float("epsilon", 1e-5)?;
     if r.flag("training_mode", false)? {
         return Err(r.unsupported("training_mode", 1, "0 (fixed statistics)"));
     }
     if r.outputs() > 1 {
         return Err(r.unsupported("number of outputs", r.outputs(), "1 (fixed statistics)"));
     }
-    Ok(Arc::new(BatchNorm { epsilon: r.float("epsilon", 1e-5)? }))
+    Ok(Arc::new(BatchNorm { epsilon }))
 }
 
 impl Op for BatchNorm {

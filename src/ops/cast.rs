@@ -1,13 +1,18 @@
 //! `Cast`, and `CastLike`: elements in another type, as Rust's `as` converts. A float is truncated toward zero and
 //! saturates, NaN gives 0; an integer wraps; a bool is whether the element is not 0.
 //!
+//! ONNX's `float16` and `bfloat16` are f32 here whose elements are rounded to what the type has, ties to even: the
+//! attribute `precision`. `CastLike` cannot do that, as it sees an f32.
+//!
 //! *Shapes*: `[..] -> [..]`.
 
+use crate::graph::attrs::AttrValue;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, Source};
 use crate::tensor::{DType, Data, Tensor, TensorType};
+use half::{bf16, f16};
 use std::sync::Arc;
 
 crate::params! {
@@ -15,10 +20,13 @@ crate::params! {
     struct Params { n4: u32, c: u32, c4: u32 }
 }
 
+/// Values of `precision`, numbered as in `cast.wgsl`.
+const PRECISIONS: &[&str] = &["f32", "f16", "bf16"];
+
 static KERNEL: Kernel = crate::kernel!(
     "cast",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "cast.wgsl"]
+    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "shared/round_half.wgsl", "cast.wgsl"]
 );
 
 pub(super) static DEF: OpDef =
@@ -27,6 +35,8 @@ pub(super) static DEF: OpDef =
 #[derive(Debug)]
 struct Cast {
     to: DType,
+    /// What f32 elements are rounded to, one of [`PRECISIONS`].
+    precision: &'static str,
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
@@ -35,10 +45,21 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     if r.op_type() == "CastLike" {
         let to = r.input(1)?.dtype;
         r.consume(1);
-        return Ok(Arc::new(Cast { to }));
+        return Ok(Arc::new(Cast { to, precision: "f32" }));
     }
+    let precision = match r.source() {
+        Source::Graph => r.one_of("precision", "f32", PRECISIONS)?,
+        Source::Onnx(_) => match r.raw("to") {
+            Some(AttrValue::Int(10)) => "f16",
+            Some(AttrValue::Int(16)) => "bf16",
+            _ => "f32",
+        },
+    };
     let to = r.dtype("to", DType::F32)?;
-    Ok(Arc::new(Cast { to }))
+    if precision != "f32" && to != DType::F32 {
+        return Err(r.unsupported("precision", format!("{precision:?}"), "\"f32\" beside another type"));
+    }
+    Ok(Arc::new(Cast { to, precision }))
 }
 
 /// Values of every type among which are those that do not fit others.
@@ -63,17 +84,29 @@ fn draw(dtype: DType, shape: &[usize], rng: &mut Rng) -> Fill {
 
 fn samples(rng: &mut Rng) -> Vec<Sample> {
     let mut out = Vec::new();
+    let targets = DType::ALL.into_iter().map(|to| (to, "f32"));
+    let targets: Vec<_> = targets.chain([(DType::F32, "f16"), (DType::F32, "bf16")]).collect();
     for from in DType::ALL {
         // The same type is an alias, without a kernel to compare.
-        for to in DType::ALL.into_iter().filter(|to| *to != from) {
+        for &(to, precision) in targets.iter().filter(|(to, p)| *to != from || *p != "f32") {
             let (c, w) = (rng.int(1, 9), rng.int(1, 20));
             for shape in [vec![7, c, 3, w], vec![w], vec![], vec![0, 2]] {
                 let fill = draw(from, &shape, rng);
-                out.push(Sample::new(Attrs::new().str("to", to.name()), [SampleInput::of(shape, fill)]));
+                let attrs = Cast { to, precision }.attrs();
+                out.push(Sample::new(attrs, [SampleInput::of(shape, fill)]));
             }
         }
     }
     out
+}
+
+/// The nearest number that the type of this name has; NaN stays as it is.
+fn rounded(x: f32, precision: &str) -> f32 {
+    match precision {
+        "f16" if !x.is_nan() => f16::from_f32(x).to_f32(),
+        "bf16" if !x.is_nan() => bf16::from_f32(x).to_f32(),
+        _ => x,
+    }
 }
 
 /// `$v` with every element as the type `$to`.
@@ -125,7 +158,8 @@ impl Op for Cast {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().str("to", self.to.name())
+        let attrs = Attrs::new().str("to", self.to.name());
+        if self.precision == "f32" { attrs } else { attrs.str("precision", self.precision) }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -136,19 +170,25 @@ impl Op for Cast {
     #[allow(clippy::unnecessary_cast, reason = "one macro for every pair of types")]
     fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         let (x, shape) = (&inputs[0], inputs[0].shape());
-        if x.dtype() == self.to {
+        if x.dtype() == self.to && self.precision == "f32" {
             return Ok(vec![x.clone()]);
         }
         if matches!(self.to, DType::I4 | DType::U4) {
             return Ok(vec![four_bits(x, self.to)]);
         }
-        Ok(vec![match x.data() {
+        let converted = match x.data() {
             Data::F32(v) => convert!(self.to, shape, v, 0.0),
             Data::I32(v) => convert!(self.to, shape, v, 0),
             Data::Bool(v) | Data::U8(v) | Data::U4(v) => convert!(self.to, shape, v, 0),
             Data::I8(v) | Data::I4(v) => convert!(self.to, shape, v, 0),
             Data::I16(v) => convert!(self.to, shape, v, 0),
             Data::U16(v) => convert!(self.to, shape, v, 0),
+        };
+        Ok(vec![match converted.as_f32() {
+            Some(v) if self.precision != "f32" => {
+                Tensor::from_f32(shape, v.iter().map(|x| rounded(*x, self.precision)).collect())
+            }
+            _ => converted,
         }])
     }
 
@@ -158,7 +198,7 @@ impl Op for Cast {
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         let x = &io.inputs[0];
-        if x.dtype == self.to {
+        if x.dtype == self.to && self.precision == "f32" {
             return Ok(Lowering::Alias);
         }
         if x.is_empty() {
@@ -169,6 +209,8 @@ impl Op for Cast {
         let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)) };
         let bind = [Operand::Input(0), Operand::Output(0)];
         let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4));
-        Ok(Lowering::run([dispatch.with("FROM", number(x.dtype)).with("TO", number(self.to))]))
+        let precision = PRECISIONS.iter().position(|p| *p == self.precision).map_or(0, u32);
+        let dispatch = dispatch.with("FROM", number(x.dtype)).with("TO", number(self.to));
+        Ok(Lowering::run([dispatch.with("PRECISION", precision)]))
     }
 }

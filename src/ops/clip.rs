@@ -6,7 +6,7 @@ use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -37,7 +37,13 @@ enum Clip {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let got = r.input(0)?.dtype;
+    let got = r.input(0).map(|t| t.dtype);
+    if got.is_err() {
+        // The bounds were attributes until opset 10, always numbers.
+        r.float("min", 0.0)?;
+        r.float("max", 0.0)?;
+    }
+    let got = got?;
     Ok(Arc::new(match got {
         DType::F32 => {
             let mut bound = |name: &str, input| {
@@ -173,5 +179,12 @@ impl Op for Clip {
         let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), low, high };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(n4))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self {
+            Clip::F32(..) => QuantRule::Clamp,
+            Clip::I32(..) => QuantRule::Float,
+        }
     }
 }

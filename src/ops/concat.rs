@@ -8,7 +8,7 @@ use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Concat", onnx: &["Concat"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let rank = r.input(0)?.rank();
     // Required since opset 4; the default only serves the message.
     let axis = r.opt_int("axis")?.ok_or_else(|| r.unsupported("axis", "none", "an axis"))?;
+    let rank = r.input(0)?.rank();
     let axis = normalize_axis(axis, rank).ok_or(OpError::Axis { axis, rank })?;
     Ok(Arc::new(Concat { axis }))
 }
@@ -124,6 +124,10 @@ impl Op for Concat {
             dispatches.extend(copy.dispatch(Operand::Input(i), Operand::Output(0)));
         }
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Compute
     }
 }
 

@@ -3,13 +3,13 @@
 //! *Shapes*: `[n, c, spatial..], [c, o / group, kernel..], [o]? -> [n, o, spatial..]`, each spatial axis of length
 //! `stride * (in - 1) + (kernel - 1) * dilation + 1 + output_padding - pads`.
 
-use super::conv::window::{AutoPad, Axis, Window, check_operands, list, three};
+use super::conv::window::{AutoPad, Axis, Window, check_operands, list, spatial_axes, three};
 use super::conv::{Params, TILE, read_groups, window_params};
 use super::gemm_cpu::{Mat, product};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -48,11 +48,13 @@ struct ConvTranspose {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let (mut window, auto) = Window::read(r)?;
     let groups = read_groups(r)?;
+    let output_padding = list(r, "output_padding", spatial_axes(r), 0)?;
+    let wanted = r.sizes("output_shape")?;
+    let (mut window, auto) = Window::read(r)?;
     let rank = window.rank();
-    let mut output_padding = list(r, "output_padding", rank, 0)?.unwrap_or_else(|| vec![0; rank]);
-    let wanted = match r.sizes("output_shape")? {
+    let mut output_padding = output_padding.unwrap_or_else(|| vec![0; rank]);
+    let wanted = match wanted {
         // Some exporters write the whole shape of the output.
         Some(s) if s.len() == rank + 2 => Some(s[2..].to_vec()),
         Some(s) if s.len() == rank => Some(s),
@@ -156,6 +158,10 @@ impl Op for ConvTranspose {
         let b = Operand::Input(if bias { 2 } else { 1 });
         let bind = [Operand::Input(0), Operand::Input(1), b, Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(invocations))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Gemm { channel_axis: 1 }
     }
 }
 

@@ -36,8 +36,9 @@ struct CumSum {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let (exclusive, reverse) = (r.flag("exclusive", false)?, r.flag("reverse", false)?);
     let axis = r.int_or_input("axis", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
-    Ok(Arc::new(CumSum { axis, exclusive: r.flag("exclusive", false)?, reverse: r.flag("reverse", false)? }))
+    Ok(Arc::new(CumSum { axis, exclusive, reverse }))
 }
 
 impl CumSum {

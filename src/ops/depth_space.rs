@@ -8,7 +8,7 @@ use super::strided::{self, StridedCopy, signed_all};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -39,11 +39,10 @@ pub(super) static SPACE_TO_DEPTH: OpDef = OpDef {
 };
 
 fn read(r: &mut Reader, to_space: bool) -> Result<Arc<dyn Op>, OpError> {
-    let block = r.int("blocksize", 0)?;
-    let supported = "sizes from 1 on";
-    let block = usize::try_from(block).ok().filter(|b| (1..1 << 16).contains(b));
-    let block = block.ok_or_else(|| r.unsupported("blocksize", "0 or out of range", supported))?;
     let pixel_first = !to_space || r.one_of("mode", "DCR", MODES)? == "DCR";
+    let given = r.int("blocksize", 0)?;
+    let block = usize::try_from(given).ok().filter(|b| (1..1 << 16).contains(b));
+    let block = block.ok_or_else(|| r.unsupported("blocksize", given, "1 to 65535"))?;
     Ok(Arc::new(DepthSpace { to_space, block, pixel_first }))
 }
 
@@ -134,5 +133,9 @@ impl Op for DepthSpace {
         let copy = self.copy(&io.inputs[0], &io.outputs[0]);
         let dispatches: Vec<_> = copy.dispatch(Operand::Input(0), Operand::Output(0)).into_iter().collect();
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -8,7 +8,7 @@ use crate::graph::attrs::SymInt;
 use crate::graph::lower::{Io, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -87,6 +87,10 @@ impl Op for Expand {
         let copy = copy(&io.inputs[0].shape, &io.outputs[0].shape);
         let dispatches: Vec<_> = copy.dispatch(Operand::Input(0), Operand::Output(0)).into_iter().collect();
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }
 

@@ -28,14 +28,14 @@ struct Fill {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let sizes = r.sym_ints_or_input("shape", 0)?.ok_or(OpError::MissingInput { input: 0 })?;
-    let shape: Option<Vec<Dim>> = sizes.iter().map(|s| s.dim()).collect();
-    let text = || sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let shape = shape.ok_or_else(|| r.unsupported("shape", format!("[{}]", text()), "no negative sizes"))?;
     let value = match r.source() {
         Source::Onnx(_) => of_onnx(r)?,
         Source::Graph => of_graph(r)?,
     };
+    let sizes = r.sym_ints_or_input("shape", 0)?.ok_or(OpError::MissingInput { input: 0 })?;
+    let shape: Option<Vec<Dim>> = sizes.iter().map(|s| s.dim()).collect();
+    let text = || sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let shape = shape.ok_or_else(|| r.unsupported("shape", format!("[{}]", text()), "no negative sizes"))?;
     Ok(Arc::new(Fill { shape, value }))
 }
 

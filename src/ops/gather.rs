@@ -3,14 +3,16 @@
 //! *Shapes*: `Gather`: `[a.., d, b..], [i..] -> [a.., i.., b..]`.
 //! `GatherND`: `[batch.., d0, .., dk, b..], [batch.., i.., k] -> [batch.., i.., b..]`.
 //!
-//! An index outside its axis is an error on the CPU; on a device the nearest element is read instead.
+//! A constant index outside its axis is refused when the node is read. One computed at run time is an error on the CPU;
+//! on a device the nearest element is read instead.
 
 use super::element::{Element, Movement, moved};
 use super::strided::signed;
+use crate::graph::attrs::{Known, normalize_axis};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, axes, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -62,7 +64,11 @@ struct Plan {
 pub(super) static GATHER: OpDef = OpDef {
     name: "Gather",
     onnx: &["Gather"],
-    read: |r| Ok(Arc::new(Gather::Axis(r.axis("axis", 0, r.input(0)?.rank())?))),
+    read: |r| {
+        let axis = r.axis_of(0, "axis", 0)?;
+        check_constant(r, &r.input(0)?.shape[axis..=axis])?;
+        Ok(Arc::new(Gather::Axis(axis)))
+    },
     kernels: &[&KERNEL],
     samples: gather_samples,
 };
@@ -73,6 +79,7 @@ pub(super) static GATHER_ND: OpDef = OpDef {
     read: |r| {
         let v = r.int("batch_dims", 0)?;
         let batch_dims = usize::try_from(v).map_err(|_| r.unsupported("batch_dims", v, "0 or more"))?;
+        check_constant_tuples(r, batch_dims)?;
         Ok(Arc::new(Gather::Nd { batch_dims }))
     },
     kernels: &[&KERNEL],
@@ -194,6 +201,34 @@ pub(super) fn resolve(index: i32, len: usize) -> Result<usize, OpError> {
     inside.ok_or(OpError::Index { index: i, len })
 }
 
+/// Refuses an index outside its axis where the indices (input 1) are constant: `axes` are those that the elements mean
+/// in turn. A device would clamp it without a word.
+pub(super) fn check_constant(r: &Reader, axes: &[Dim]) -> Result<(), OpError> {
+    let check = |index: i64, axis: &Dim| match axis.fixed() {
+        Some(len) if normalize_axis(index, len).is_none() => Err(OpError::Index { index, len }),
+        _ => Ok(()),
+    };
+    let mut axes = axes.iter().cycle();
+    let mut next = |index: Option<i64>| match (index, axes.next()) {
+        (Some(index), Some(axis)) => check(index, axis),
+        _ => Ok(()),
+    };
+    match r.known(1) {
+        Some(Known::Ints { values, .. }) => values.iter().try_for_each(|v| next(v.int())),
+        Some(Known::Tensor(t)) => {
+            t.as_i32().unwrap_or_default().iter().try_for_each(|v| next(Some(i64::from(*v))))
+        }
+        None => Ok(()),
+    }
+}
+
+/// [`check_constant`] for tuples of indices into the axes of input 0 from `first` on.
+pub(super) fn check_constant_tuples(r: &Reader, first: usize) -> Result<(), OpError> {
+    let k = r.input(1)?.shape.last().and_then(|d| d.fixed());
+    let axes = k.and_then(|k| r.input(0).ok()?.shape.get(first..first.checked_add(k)?));
+    axes.map_or(Ok(()), |axes| check_constant(r, axes))
+}
+
 struct Picked<'a> {
     plan: Plan,
     indices: &'a [i32],
@@ -279,5 +314,9 @@ impl Op for Gather {
         debug_assert_eq!(n, p.outer * p.slices * p.inner);
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

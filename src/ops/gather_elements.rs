@@ -5,12 +5,12 @@
 //! An index outside its axis is an error on the CPU; on a device the nearest element is read instead.
 
 use super::element::{Element, Movement, moved};
-use super::gather::resolve;
+use super::gather::{check_constant, resolve};
 use super::strided::signed;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, axes, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -34,7 +34,9 @@ pub(super) static DEF: OpDef =
     OpDef { name: "GatherElements", onnx: &["GatherElements"], read, kernels: &[&KERNEL], samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    Ok(Arc::new(GatherElements { axis: r.axis("axis", 0, r.input(0)?.rank())? }))
+    let axis = r.axis_of(0, "axis", 0)?;
+    check_constant(r, &r.input(0)?.shape[axis..=axis])?;
+    Ok(Arc::new(GatherElements { axis }))
 }
 
 fn samples(rng: &mut Rng) -> Vec<Sample> {
@@ -138,5 +140,9 @@ impl Op for GatherElements {
         };
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -7,7 +7,7 @@ use super::product::{KERNELS, Product};
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -140,6 +140,12 @@ impl Op for Gemm {
         let shape = |i: usize| io.inputs.get(i).map(|v| v.shape.as_slice());
         let (a, b) = (&io.inputs[0].shape, &io.inputs[1].shape);
         Ok(self.product(a, b, shape(2)).lower())
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        // alpha and beta scale the sums, which integers do not.
+        let scaled = self.alpha != 1.0 || self.beta != 1.0;
+        if scaled { QuantRule::Float } else { QuantRule::Gemm { channel_axis: i64::from(!self.trans_b) } }
     }
 }
 

@@ -7,7 +7,7 @@ use super::strided::signed;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -249,5 +249,9 @@ impl Op for GridSample {
         };
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(groups))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Compute
     }
 }

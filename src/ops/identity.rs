@@ -5,7 +5,7 @@
 use crate::graph::lower::{Io, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
             let known = r.known(2).cloned();
             let off = match known {
                 Some(crate::graph::attrs::Known::Tensor(t)) => t.bytes().iter().all(|b| *b == 0),
-                _ => return Err(OpError::NotConstant { input: 2, what: "training_mode".into() }),
+                _ => return Err(r.no_value(2, "training_mode", "bool")),
             };
             if !off {
                 return Err(r.unsupported("training_mode", "true", "false"));
@@ -82,5 +82,9 @@ impl Op for Identity {
 
     fn lower(&self, _io: &Io) -> Result<Lowering, OpError> {
         Ok(Lowering::Alias)
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -34,11 +34,11 @@ struct Lrn {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let (alpha, beta, bias) = (r.float("alpha", 1e-4)?, r.float("beta", 0.75)?, r.float("bias", 1.0)?);
     let size = r.int("size", 0)?;
     let known = usize::try_from(size).ok().filter(|s| (1..=LARGEST).contains(s));
     let size = known.ok_or_else(|| r.unsupported("size", size, "1 to 2^20"))?;
-    let (alpha, beta) = (r.float("alpha", 1e-4)?, r.float("beta", 0.75)?);
-    Ok(Arc::new(Lrn { size, alpha, beta, bias: r.float("bias", 1.0)? }))
+    Ok(Arc::new(Lrn { size, alpha, beta, bias }))
 }
 
 impl Lrn {

@@ -7,7 +7,7 @@ use super::product::{KERNELS, Product};
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -173,6 +173,10 @@ impl Op for MatMul {
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         Ok(product(&io.inputs[0].shape, &io.inputs[1].shape).lower())
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Gemm { channel_axis: -1 }
     }
 }
 

@@ -7,7 +7,7 @@ use super::rows::{RowParams, Rows, map, sum};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -91,12 +91,13 @@ fn read_group(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     if stash != 1 {
         return Err(r.unsupported("stash_type", stash, "1 (f32)"));
     }
+    let epsilon = r.float("epsilon", EPSILON)?;
+    let per_group = r.own_int("per_group", i64::from(r.opset() < 21))? != 0;
     let groups = r.int("num_groups", 0)?;
     let positive = usize::try_from(groups).ok().filter(|g| *g > 0);
     let groups = positive.ok_or_else(|| r.unsupported("num_groups", groups, "at least 1"))?;
-    let per_group = r.own_int("per_group", i64::from(r.opset() < 21))? != 0;
     let kind = Kind::Group { groups, per_group };
-    Ok(Arc::new(Normalize { kind, epsilon: r.float("epsilon", EPSILON)? }))
+    Ok(Arc::new(Normalize { kind, epsilon }))
 }
 
 fn read_mean_variance(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
@@ -312,6 +313,10 @@ impl Op for Normalize {
             dispatches.push(plan.rows.dispatch(&STATISTICS, &params, bind));
         }
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Compute
     }
 }
 

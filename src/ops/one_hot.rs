@@ -30,6 +30,7 @@ struct OneHot {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let axis = r.int("axis", -1)?;
     // The depth may be written as a number of any type.
     let float = matches!(r.known(1), Some(crate::graph::attrs::Known::Tensor(t)) if t.as_f32().is_some());
     let depth = if float {
@@ -41,7 +42,7 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let depth = depth.ok_or(OpError::MissingInput { input: 1 })?;
     let size = usize::try_from(depth).ok().filter(|d| (1..1 << 30).contains(d));
     let depth = size.ok_or_else(|| r.unsupported("depth", depth, "1 to 2^30"))?;
-    Ok(Arc::new(OneHot { depth, axis: r.int("axis", -1)? }))
+    Ok(Arc::new(OneHot { depth, axis }))
 }
 
 /// Rows of one tensor's output.

@@ -9,7 +9,7 @@ use crate::graph::attrs::{Known, normalize_axis};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub(super) static DEF: OpDef = OpDef { name: "Pad", onnx: &["Pad"], read, kernel
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let mode = r.one_of("mode", "constant", MODES)?;
+    // Until opset 10 an attribute, always a number.
+    if matches!(r.source(), Source::Onnx(_)) {
+        r.float("value", 0.0)?;
+    }
     let given = r.ints_or_input("pads", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
     let axes = r.ints_or_input("axes", 3)?;
     let dtype = r.input(0)?.dtype;
@@ -80,7 +84,11 @@ fn samples(rng: &mut Rng) -> Vec<Sample> {
     ];
     for mode in MODES {
         out.push(of(mode, &[3, 2], SampleInput::f32([b])));
-        out.push(of(mode, &[7, 9], SampleInput::f32([3])));
+        if *mode != "reflect" {
+            out.push(of(mode, &[7, 9], SampleInput::f32([3])));
+            out.push(of(mode, &[5, -2], SampleInput::f32([4])));
+        }
+        out.push(of(mode, &[-2, 1], SampleInput::f32([4])));
         out.push(of(mode, &[0, 0, 1, 2, 0, 0, 2, 1], SampleInput::f32([7, a, 4, b])));
         out.push(of(mode, &[0, 1, 0, 2, 0, 2, 0, -1], SampleInput::f32([1, a, 3, b])));
         out.push(of(mode, &[0, 0, 1, 2, 0, 0, 0, 1], SampleInput::f32([2, 8, 3, b])));
@@ -93,21 +101,32 @@ impl Pad {
         self.pads[axis]
     }
 
+    fn behind(&self, axis: usize) -> i64 {
+        self.pads[self.pads.len() / 2 + axis]
+    }
+
     fn changes(&self, axis: usize) -> bool {
-        self.pads[axis] != 0 || self.pads[self.pads.len() / 2 + axis] != 0
+        self.before(axis) != 0 || self.behind(axis) != 0
+    }
+
+    /// What negative pads leave of an axis of `d`, and is then repeated: the first index and the count.
+    fn kept(&self, axis: usize, d: i64) -> (i64, i64) {
+        let first = -self.before(axis).min(0);
+        (first, d - first + self.behind(axis).min(0))
     }
 
     /// The index in an axis of `d` that index `i` of the padded axis takes.
-    fn source(&self, i: usize, before: i64, d: usize) -> u32 {
+    fn source(&self, i: usize, axis: usize, d: usize) -> u32 {
+        let before = self.before(axis);
         let (j, d) = (signed(i) - before, signed(d));
+        let (first, len) = self.kept(axis, d);
         let at = match self.mode {
-            "edge" => j.clamp(0, d - 1),
-            "wrap" => j.rem_euclid(d),
-            // The edge itself is not repeated, so an axis of one has nothing to reflect but itself.
-            "reflect" if d == 1 => 0,
+            "edge" => first + (j - first).clamp(0, len - 1),
+            "wrap" => first + (j - first).rem_euclid(len),
+            // `infer` sees to it that one reflection is enough.
             "reflect" => {
-                let m = j.rem_euclid(2 * (d - 1));
-                if m < d { m } else { 2 * (d - 1) - m }
+                let (m, last) = ((j - first).abs(), len - 1);
+                first + if m <= last { m } else { 2 * last - m }
             }
             _ => j,
         };
@@ -116,7 +135,7 @@ impl Pad {
 
     fn lookup(&self, x: &View, y: &View) -> Lookup {
         let table = |axis: usize| {
-            let of = |i| self.source(i, self.before(axis), x.shape[axis]);
+            let of = |i| self.source(i, axis, x.shape[axis]);
             self.changes(axis).then(|| (0..y.shape[axis]).map(of).collect())
         };
         let tables: Vec<_> = (0..x.shape.len()).map(table).collect();
@@ -152,13 +171,19 @@ impl Op for Pad {
         let mut out = x.clone();
         for axis in (0..rank).filter(|a| self.changes(*a)) {
             let d = check::fixed(inputs, 0, axis)?;
-            let (before, behind) = (self.pads[axis], self.pads[rank + axis]);
-            let len = i64::try_from(d).ok().and_then(|d| d.checked_add(before)?.checked_add(behind));
-            let len = len.and_then(|len| usize::try_from(len).ok()).ok_or_else(|| {
+            let (before, behind) = (self.before(axis), self.behind(axis));
+            let small = [before, behind].iter().all(|p| i32::try_from(*p).is_ok());
+            let len = small.then(|| usize::try_from(signed(d) + before + behind).ok()).flatten();
+            let len = len.ok_or_else(|| {
                 bad(format!("{before} and {behind}"), format!("pads that leave an axis of {d} at least 0"))
             })?;
-            if d == 0 && len > 0 && self.mode != "constant" {
+            let (_, kept) = self.kept(axis, signed(d));
+            if kept <= 0 && len > 0 && self.mode != "constant" {
                 return Err(OpError::shape(0, "elements to repeat", x));
+            }
+            if self.mode == "reflect" && before.max(behind) > (kept - 1).max(0) {
+                let supported = format!("up to {} where {kept} of an axis of {d} are reflected", kept - 1);
+                return Err(bad(format!("{before} and {behind}"), supported));
             }
             out.shape[axis] = Dim::Fixed(len);
         }
@@ -184,5 +209,37 @@ impl Op for Pad {
             _ => self.fill.int.cast_unsigned(),
         };
         Ok(self.lookup(&io.inputs[0], &io.outputs[0]).lower(word))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ONNX Runtime 1.31 gives for 0, 1, 2, 3.
+    #[test]
+    fn negative_pads_crop_before_the_rest_is_repeated() {
+        let cases: [(&str, [i64; 2], &[f32]); 9] = [
+            ("wrap", [-2, 3], &[2.0, 3.0, 2.0, 3.0, 2.0]),
+            ("wrap", [5, -2], &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]),
+            ("wrap", [2, -2], &[0.0, 1.0, 0.0, 1.0]),
+            ("edge", [-2, 2], &[2.0, 3.0, 3.0, 3.0]),
+            ("edge", [3, -2], &[0.0, 0.0, 0.0, 0.0, 1.0]),
+            ("reflect", [-2, 1], &[2.0, 3.0, 2.0]),
+            ("reflect", [1, -2], &[1.0, 0.0, 1.0]),
+            ("reflect", [3, 3], &[3.0, 2.0, 1.0, 0.0, 1.0, 2.0, 3.0, 2.0, 1.0, 0.0]),
+            ("constant", [-2, 1], &[2.0, 3.0, 9.0]),
+        ];
+        for (mode, pads, want) in cases {
+            let fill = FillValue { float: 9.0, int: 0 };
+            let pad = Pad { mode, pads: pads.to_vec(), dtype: DType::F32, fill };
+            let x = Tensor::from_f32([4], vec![0.0, 1.0, 2.0, 3.0]);
+            let y = pad.eval(&Scratch::new(), &[x]).expect("runs").remove(0);
+            assert_eq!(y.as_f32(), Some(want), "{mode} {pads:?}");
+        }
     }
 }

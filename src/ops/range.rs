@@ -42,6 +42,7 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
             DType::I32 => false,
             got => return Err(OpError::DType { input: 0, expected: "f32 or i32", got }),
         },
+        Err(e @ OpError::UnknownInput { .. }) => return Err(e),
         Err(_) => matches!(r.raw("start"), Some(AttrValue::Float(_))),
     };
     if floats {

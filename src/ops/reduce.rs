@@ -9,7 +9,7 @@ use super::rows::{RowParams, Rows, sum};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -299,12 +299,11 @@ fn read(row: &'static Row, r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
         return Ok(Arc::new(Reduce { row, axes: None, keepdims: true }));
     }
     let keepdims = r.flag("keepdims", true)?;
+    let noop = r.flag("noop_with_empty_axes", false)?;
     let mut axes = r.ints_or_input("axes", 1)?;
     // In a graph an empty list means no axes; in ONNX it takes an attribute to mean that.
     if r.opset() != i64::MAX && axes.as_ref().is_none_or(Vec::is_empty) {
-        axes = r.flag("noop_with_empty_axes", false)?.then(Vec::new);
-    } else {
-        r.ignore("noop_with_empty_axes");
+        axes = noop.then(Vec::new);
     }
     Ok(Arc::new(Reduce { row, axes, keepdims }))
 }
@@ -441,6 +440,14 @@ impl Op for Reduce {
         let params = Params { rows: rows.params(), identity };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([rows.dispatch(kernel, &params, bind)]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.row.def.name {
+            "ReduceMax" | "ReduceMin" | "GlobalMaxPool" => QuantRule::Codes,
+            "ReduceMean" | "ReduceSum" | "GlobalAveragePool" => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::graph::attrs::{SymInt, normalize_axis};
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -166,6 +166,10 @@ impl Op for Reshape {
 
     fn lower(&self, _io: &Io) -> Result<Lowering, OpError> {
         Ok(Lowering::Alias)
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }
 

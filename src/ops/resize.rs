@@ -13,7 +13,7 @@ use crate::graph::attrs::{SymInt, normalize_axis};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -69,9 +69,10 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
         return Err(r.unsupported("antialias", 1, "0"));
     }
     let policy = r.one_of("keep_aspect_ratio_policy", "stretch", POLICIES)?;
+    let axes = r.ints("axes")?;
     let x = r.input(0)?.clone();
     let rank = x.rank();
-    let axes = r.ints("axes")?.unwrap_or_else(|| (0..signed(rank)).collect());
+    let axes = axes.unwrap_or_else(|| (0..signed(rank)).collect());
     let at = |axis: i64| normalize_axis(axis, rank).ok_or(OpError::Axis { axis, rank });
     let axes: Vec<usize> = axes.into_iter().map(at).collect::<Result<_, _>>()?;
     let roi = read_roi(r, coordinates, old, rank, &axes)?;
@@ -458,5 +459,13 @@ impl Op for Resize {
         let fill = self.fill();
         let word = if x.dtype == DType::F32 { fill.float.to_bits() } else { fill.int.cast_unsigned() };
         Ok(self.lookup(x, y).lower(word))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.mode {
+            "nearest" => QuantRule::Codes,
+            "linear" => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! Updates apply in their order in memory on both executors: without a reduction the last one stays. An index
 //! outside its axis is an error on the CPU; on a device the nearest element is updated instead.
 
-use super::gather::resolve;
+use super::gather::{check_constant, check_constant_tuples, resolve};
 use super::gather_elements::check_indices;
 use super::strided::{self, StridedCopy, signed};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, axes, flat_grid, u32};
@@ -58,10 +58,7 @@ struct Scatter {
 pub(super) static ELEMENTS: OpDef = OpDef {
     name: "ScatterElements",
     onnx: &["ScatterElements", "Scatter"],
-    read: |r| {
-        let axis = r.axis("axis", 0, r.input(0)?.rank())?;
-        read(r, Some(axis))
-    },
+    read: |r| read(r, true),
     kernels: &KERNELS,
     samples: element_samples,
 };
@@ -69,13 +66,20 @@ pub(super) static ELEMENTS: OpDef = OpDef {
 pub(super) static ND: OpDef = OpDef {
     name: "ScatterND",
     onnx: &["ScatterND"],
-    read: |r| read(r, None),
+    read: |r| read(r, false),
     kernels: &KERNELS,
     samples: nd_samples,
 };
 
-fn read(r: &mut Reader, axis: Option<usize>) -> Result<Arc<dyn Op>, OpError> {
-    Ok(Arc::new(Scatter { axis, reduction: r.one_of("reduction", "none", REDUCTIONS)? }))
+fn read(r: &mut Reader, elements: bool) -> Result<Arc<dyn Op>, OpError> {
+    let reduction = r.one_of("reduction", "none", REDUCTIONS)?;
+    if !elements {
+        check_constant_tuples(r, 0)?;
+        return Ok(Arc::new(Scatter { axis: None, reduction }));
+    }
+    let axis = r.axis_of(0, "axis", 0)?;
+    check_constant(r, &r.input(0)?.shape[axis..=axis])?;
+    Ok(Arc::new(Scatter { axis: Some(axis), reduction }))
 }
 
 fn pick(shape: &[usize], d: usize) -> SampleInput {

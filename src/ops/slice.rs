@@ -8,7 +8,7 @@ use crate::graph::attrs::{AttrValue, SymInt, normalize_axis};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -33,9 +33,10 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Slice", onnx: &["Slice"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let starts = r.ints_or_input("starts", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
-    let ends = r.sym_ints_or_input("ends", 2)?.ok_or(OpError::MissingInput { input: 2 })?;
+    let (starts, ends) = (r.ints_or_input("starts", 1)?, r.sym_ints_or_input("ends", 2)?);
     let axes = r.ints_or_input("axes", 3)?;
+    let starts = starts.ok_or(OpError::MissingInput { input: 1 })?;
+    let ends = ends.ok_or(OpError::MissingInput { input: 2 })?;
     let axes = axes.unwrap_or_else(|| (0..).take(starts.len()).collect());
     let steps = r.ints_or_input("steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
     Ok(Arc::new(Slice { starts, ends, axes, steps }))
@@ -193,6 +194,10 @@ impl Op for Slice {
         let copy = self.copy(&io.inputs[0], &io.outputs[0])?;
         let dispatches: Vec<_> = copy.dispatch(Operand::Input(0), Operand::Output(0)).into_iter().collect();
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }
 

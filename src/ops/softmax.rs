@@ -6,7 +6,7 @@ use super::rows::{RowParams, Rows, map, sum};
 use crate::graph::lower::{Io, Kernel, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -119,6 +119,10 @@ impl Op for Softmax {
         let params = Params { rows: rows.params() };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([rows.dispatch(self.row.def.kernels[0], &params, bind)]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Compute
     }
 }
 

@@ -8,7 +8,7 @@ use crate::graph::attrs::SymInt;
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -22,10 +22,11 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Split", onnx: &["Split"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let axis = r.axis("axis", 0, r.input(0)?.rank())?;
-    let len = r.input(0)?.shape[axis];
-    let wanted = r.sym_ints_or_input("split", 1)?;
     let count = r.opt_int("num_outputs")?;
+    r.int("axis", 0)?;
+    let wanted = r.sym_ints_or_input("split", 1)?;
+    let axis = r.axis_of(0, "axis", 0)?;
+    let len = r.input(0)?.shape[axis];
     let parts = match (wanted, count) {
         (Some(_), Some(n)) => return Err(r.unsupported("num_outputs", n, "none beside split")),
         (Some(parts), None) => {
@@ -145,5 +146,9 @@ impl Op for Split {
         let copies = self.copies(&io.inputs[0], &io.outputs);
         let of = |(i, copy): (usize, &StridedCopy)| copy.dispatch(Operand::Input(0), Operand::Output(i));
         Ok(Lowering::run(copies.iter().enumerate().filter_map(of).collect::<Vec<_>>()))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

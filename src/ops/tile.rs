@@ -7,7 +7,7 @@ use super::lookup::{self, FillValue, Lookup};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -92,5 +92,9 @@ impl Op for Tile {
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         Ok(self.lookup(&io.inputs[0], &io.outputs[0]).lower(0))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }

@@ -54,11 +54,12 @@ struct TopK {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let k = r.int_or_input("k", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
-    let k = usize::try_from(k).map_err(|_| r.unsupported("k", k, "non-negative sizes"))?;
     // Without it any order will do; ours is sorted.
     r.ignore("sorted");
-    Ok(Arc::new(TopK { k, axis: r.int("axis", -1)?, largest: r.flag("largest", true)? }))
+    let (axis, largest) = (r.int("axis", -1)?, r.flag("largest", true)?);
+    let k = r.int_or_input("k", 1)?.ok_or(OpError::MissingInput { input: 1 })?;
+    let k = usize::try_from(k).map_err(|_| r.unsupported("k", k, "non-negative sizes"))?;
+    Ok(Arc::new(TopK { k, axis, largest }))
 }
 
 impl TopK {

@@ -7,7 +7,7 @@ use super::strided::{self, StridedCopy, signed_all};
 use crate::graph::lower::{Io, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -20,10 +20,9 @@ pub(super) static DEF: OpDef =
     OpDef { name: "Transpose", onnx: &["Transpose"], read, kernels: strided::KERNELS, samples };
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let rank = r.input(0)?.rank();
     let perm = match r.sizes("perm")? {
         Some(perm) => perm,
-        None => (0..rank).rev().collect(),
+        None => (0..r.input(0)?.rank()).rev().collect(),
     };
     Ok(Arc::new(Transpose { perm }))
 }
@@ -79,6 +78,10 @@ impl Op for Transpose {
         let copy = self.copy(&io.inputs[0].shape);
         let dispatches: Vec<_> = copy.dispatch(Operand::Input(0), Operand::Output(0)).into_iter().collect();
         Ok(Lowering::run(dispatches))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }
 

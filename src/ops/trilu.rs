@@ -27,8 +27,9 @@ struct Trilu {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let upper = r.flag("upper", true)?;
     let k = r.int_or_input("k", 1)?.unwrap_or(0);
-    Ok(Arc::new(Trilu { k, upper: r.flag("upper", true)? }))
+    Ok(Arc::new(Trilu { k, upper }))
 }
 
 /// One tensor's triangle.

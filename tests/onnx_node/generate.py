@@ -5,8 +5,8 @@
     python3 tests/onnx_node/generate.py target/onnx-node
 
 Per test a folder: `model.onnx`; `case.json` with `op_types` (subgraphs included; of another domain than ONNX's own as
-`domain.Op`), `opset`, `inputs` and `outputs` (`name`, `file`, `dtype`), `rtol`, `atol`; and the npy files named there.
-A test whose tensors npy cannot hold (sequences, absent optionals, strings, 4- and 8-bit floats, bfloat16, ...) has
+`domain.Op`), `opset`, `inputs` and `outputs` (`name`, `file`, `dtype`), `rtol`, `atol`; and the npy files named there
+(bfloat16 as float32, dtype `bf16`). A test whose tensors npy cannot hold (sequences, absent optionals, strings, 4- and 8-bit floats, ...) has
 `"unsupported_io": true` and a `reason` instead of `inputs` and `outputs`.
 """
 import json
@@ -62,7 +62,10 @@ def save(folder, kind, infos, values):
             raise Unsupported(f"{kind} {info.name} ({declared}) is given as {type(value).__name__}")
         if value.dtype not in DTYPES:
             raise Unsupported(f"{kind} {info.name} is of dtype {declared}")
-        listed.append({"name": info.name, "file": f"{kind}_{i}.npy", "dtype": DTYPES[value.dtype]})
+        dtype = DTYPES[value.dtype]
+        if declared == "BFLOAT16" and dtype == "u16":  # The upper halves of floats, which npy can hold whole.
+            value, dtype = (np.asarray(value).astype(np.uint32) << 16).view(np.float32), "bf16"
+        listed.append({"name": info.name, "file": f"{kind}_{i}.npy", "dtype": dtype})
         np.save(folder / listed[-1]["file"], np.asarray(value, order="C"))
     return listed
 

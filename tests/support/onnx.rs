@@ -135,6 +135,7 @@ fn attribute(name: &str, a: &A) -> Message {
 pub struct Graph {
     nodes: Vec<Message>,
     initializers: Vec<Message>,
+    sparse: Vec<Message>,
     inputs: Vec<Message>,
     outputs: Vec<Message>,
     infos: Vec<Message>,
@@ -170,6 +171,12 @@ impl Graph {
         self
     }
 
+    /// A sparse initializer.
+    pub fn sparse(mut self, t: &Message) -> Self {
+        self.sparse.push(t.clone());
+        self
+    }
+
     pub fn input(self, name: &str, elem: i64, dims: &[D]) -> Self {
         self.input_of(value_info(name, elem, Some(dims)))
     }
@@ -197,6 +204,7 @@ impl Graph {
             .all(&self.inputs, |m, v| m.message(11, v))
             .all(&self.outputs, |m, v| m.message(12, v))
             .all(&self.infos, |m, v| m.message(13, v))
+            .all(&self.sparse, |m, v| m.message(15, v))
     }
 
     /// The model's bytes.
@@ -207,4 +215,65 @@ impl Graph {
 
 pub fn opset_id(domain: &str, version: i64) -> Message {
     Message::new().text(1, domain).int(2, version)
+}
+
+/// The place and length of every field `number` of the message in `range`.
+fn fields(bytes: &[u8], range: std::ops::Range<usize>, number: u64) -> Vec<std::ops::Range<usize>> {
+    let mut at = range.start;
+    let varint = |at: &mut usize| {
+        let mut v = 0;
+        for shift in (0..).step_by(7) {
+            let b = bytes[*at];
+            *at += 1;
+            v |= u64::from(b & 0x7f) << shift;
+            if b < 0x80 {
+                return v;
+            }
+        }
+        unreachable!("a varint ends")
+    };
+    let mut out = Vec::new();
+    while at < range.end {
+        let key = varint(&mut at);
+        let start = at;
+        let (start, end) = match key & 7 {
+            0 => {
+                varint(&mut at);
+                (start, at)
+            }
+            1 => (start, start + 8),
+            2 => {
+                let len = usize::try_from(varint(&mut at)).expect("a length");
+                (at, at + len)
+            }
+            5 => (start, start + 4),
+            wire => panic!("wire type {wire}"),
+        };
+        at = end;
+        if key >> 3 == number {
+            out.push(start..end);
+        }
+    }
+    out
+}
+
+/// Makes every input and every initializer of a model one of texts; returns how many there are.
+pub fn with_texts(model: &mut [u8]) -> usize {
+    // Model.graph, Graph.input, ValueInfo.type, Type.tensor_type, Tensor.elem_type.
+    const INPUTS: &[u64] = &[7, 11, 2, 1, 1];
+    // Model.graph, Graph.initializer, Tensor.data_type.
+    const INITIALIZERS: &[u64] = &[7, 5, 2];
+    let mut changed = 0;
+    for path in [INPUTS, INITIALIZERS] {
+        let mut found: Vec<std::ops::Range<usize>> = std::iter::once(0..model.len()).collect();
+        for number in path {
+            found = found.into_iter().flat_map(|range| fields(model, range, *number)).collect();
+        }
+        for at in &found {
+            assert_eq!(at.len(), 1, "type numbers are small");
+            model[at.start] = u8::try_from(STRING).expect("small");
+        }
+        changed += found.len();
+    }
+    changed
 }

@@ -1,6 +1,6 @@
 //! Statistics of values over any number of runs.
 
-use super::{Backend, Engine, is_too_large};
+use super::{Backend, Engine, is_too_large, specialise};
 use crate::exec::observe::{Observed, Watch};
 use crate::exec::{ExecError, Purpose, batch_of};
 use crate::graph::{Graph, ValueId};
@@ -103,12 +103,13 @@ impl Engine {
         inputs: &[Tensor],
         watching: &mut Watching,
     ) -> Result<Observed, ExecError> {
-        if let Backend::Gpu(gpu) = &self.backend {
-            return gpu.observe(inputs, &mut watching.summaries);
-        }
+        let known = match &mut self.backend {
+            Backend::Gpu(gpu) => return gpu.observe(inputs, &mut watching.summaries),
+            Backend::Cpu(known) => known,
+        };
         let watches = Watch::all(&self.graph, &watching.values, batch, self.separable)?;
         let mut frames = vec![Vec::new(); watches.len()];
-        self.cpu(batch)?.watch(inputs, &mut |v, x| {
+        specialise(&self.graph, known, batch)?.watch(inputs, &mut |v, x| {
             if let Some(i) = watches.iter().position(|w| w.value == v) {
                 frames[i] = watches[i].frames.observe(x, &mut watching.summaries[i]);
             }

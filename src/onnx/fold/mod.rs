@@ -5,8 +5,8 @@ mod scalar;
 mod structure;
 
 use super::constant::{Constant, IntKind, Ints};
-use crate::graph::Reader;
 use crate::graph::attrs::{AttrValue, SymInt};
+use crate::graph::{OpError, Reader};
 use crate::tensor::{Data, Tensor, TensorType, element_count};
 use std::sync::Arc;
 
@@ -96,6 +96,15 @@ const FOLDED: &[&str] = &[
 /// Whether [`fold`] has a rule for the operator.
 pub(super) fn knows(operator: &str) -> bool {
     FOLDED.contains(&operator)
+}
+
+/// Reads the attributes of an operator that has no rule but one of [`fold`]'s.
+pub(super) fn read_attributes(op: &str, r: &mut Reader) -> Result<(), OpError> {
+    if op == "Shape" {
+        r.int("start", 0)?;
+        r.opt_int("end")?;
+    }
+    Ok(())
 }
 
 /// The outputs of a node of the default domain, if this is shape arithmetic whose inputs are known.

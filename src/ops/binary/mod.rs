@@ -13,7 +13,7 @@ use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -166,8 +166,10 @@ fn in_rows<A: Copy + Sync, B: Copy + Sync, R: Send>(
 }
 
 impl Binary {
-    fn form(&self, a: DType, b: DType) -> Option<&'static Form> {
-        self.row.forms.iter().find(|f| f.apply.dtypes()[..2] == [a, b])
+    /// How input `input` of type `got` is taken in by what is of type `first`.
+    fn form(&self, first: DType, input: usize, got: DType) -> Result<&'static Form, OpError> {
+        let form = self.row.forms.iter().find(|f| f.apply.dtypes()[..2] == [first, got]);
+        form.ok_or(OpError::DTypes { first, input, got, supported: self.row.supported })
     }
 
     fn is_chain(&self) -> bool {
@@ -247,9 +249,7 @@ impl Op for Binary {
         }
         let mut result = first;
         for (input, t) in inputs.iter().enumerate().skip(1) {
-            let form = self.form(first, t.dtype);
-            let expected = self.row.supported;
-            result = form.ok_or(OpError::DType { input, expected, got: t.dtype })?.apply.dtypes()[2];
+            result = self.form(first, input, t.dtype)?.apply.dtypes()[2];
         }
         if self.row.kind == Kind::Modulo && first == DType::F32 && !self.fmod {
             let (name, value, supported) = ("fmod".to_owned(), "0".to_owned(), "1 for f32".to_owned());
@@ -265,8 +265,7 @@ impl Op for Binary {
     fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         let mut y = inputs[0].clone();
         for (i, b) in inputs.iter().enumerate().skip(1) {
-            let (input, expected, got) = (i, self.row.supported, b.dtype());
-            let form = self.form(y.dtype(), got).ok_or(OpError::DType { input, expected, got })?;
+            let form = self.form(y.dtype(), i, b.dtype())?;
             let next = self.apply(cx, form, &y, b, self.p(i, inputs.len()));
             cx.give_tensor(std::mem::replace(&mut y, next));
         }
@@ -292,8 +291,7 @@ impl Op for Binary {
                 _ => (&partial, Operand::Temp(i % 2)),
             };
             let y = if i + 1 == n { Operand::Output(0) } else { Operand::Temp((i + 1) % 2) };
-            let (input, expected, got) = (i, self.row.supported, b.dtype);
-            let form = self.form(a.dtype, got).ok_or(OpError::DType { input, expected, got })?;
+            let form = self.form(a.dtype, i, b.dtype)?;
             let (dims, [to_a, to_b]) = addresses(out, [a, b]);
             let params = params(out, dims, to_a, to_b, self.p(i, n));
             let bind = [a_operand, Operand::Input(i), y];
@@ -301,6 +299,13 @@ impl Op for Binary {
         }
         let temps = vec![out.size_bytes(); n.saturating_sub(2).min(2)];
         Ok(Lowering::Run { dispatches, temps, tables: Vec::new() })
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.row.forms[0].apply {
+            Apply::F32(_) if self.row.kind != Kind::Modulo => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ pub(super) mod window;
 
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 use window::{AutoPad, Window, check_operands, three};
@@ -71,8 +71,8 @@ struct Conv {
 }
 
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
-    let (mut window, auto) = Window::read(r)?;
     let groups = read_groups(r)?;
+    let (mut window, auto) = Window::read(r)?;
     if matches!(auto, AutoPad::SameUpper | AutoPad::SameLower) {
         let x = r.input(0)?;
         if x.rank() != window.rank() + 2 {
@@ -180,6 +180,10 @@ impl Op for Conv {
         let b = Operand::Input(if bias { 2 } else { 1 });
         let bind = [Operand::Input(0), Operand::Input(1), b, Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(invocations))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Gemm { channel_axis: 0 }
     }
 }
 

@@ -28,19 +28,10 @@ pub(in crate::ops) enum AutoPad {
 impl Window {
     /// Reads `kernel_shape` (else from the weights, input 1), `strides`, `dilations`, `pads` and `auto_pad`.
     pub fn read(r: &mut Reader) -> Result<(Window, AutoPad), OpError> {
-        let weights = r.input(1)?;
-        if !(3..=5).contains(&weights.rank()) {
-            return Err(OpError::Rank { input: 1, expected: "3, 4 or 5", got: weights.rank() });
-        }
-        let spatial = weights.rank() - 2;
-        let of_weights: Option<Vec<usize>> = weights.shape[2..].iter().map(|d| d.fixed()).collect();
-        let of_weights = of_weights.ok_or(OpError::SymbolicDim { input: 1, axis: 2 });
-        let kernel = match list(r, "kernel_shape", spatial, 1)? {
-            Some(k) => k,
-            None => of_weights?,
-        };
-        let strides = list(r, "strides", spatial, 1)?.unwrap_or_else(|| vec![1; spatial]);
-        let dilations = list(r, "dilations", spatial, 1)?.unwrap_or_else(|| vec![1; spatial]);
+        let counted = spatial_axes(r);
+        let kernel = list(r, "kernel_shape", counted, 1)?;
+        let strides = list(r, "strides", counted, 1)?;
+        let dilations = list(r, "dilations", counted, 1)?;
         let auto = match r.one_of("auto_pad", "NOTSET", &["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])? {
             "SAME_UPPER" => AutoPad::SameUpper,
             "SAME_LOWER" => AutoPad::SameLower,
@@ -48,12 +39,20 @@ impl Window {
             _ => AutoPad::NotSet,
         };
         let pads = if auto == AutoPad::NotSet {
-            list(r, "pads", 2 * spatial, 0)?.unwrap_or_else(|| vec![0; 2 * spatial])
+            list(r, "pads", counted.map(|n| 2 * n), 0)?
         } else {
             // ONNX: not used together with auto_pad. Exporters write zeros.
             r.ignore("pads");
-            vec![0; 2 * spatial]
+            None
         };
+        let weights = r.input(1)?;
+        let spatial =
+            counted.ok_or(OpError::Rank { input: 1, expected: "3, 4 or 5", got: weights.rank() })?;
+        let of_weights = || weights.shape[2..].iter().map(|d| d.fixed()).collect::<Option<Vec<usize>>>();
+        let kernel = kernel.or_else(of_weights).ok_or(OpError::SymbolicDim { input: 1, axis: 2 })?;
+        let strides = strides.unwrap_or_else(|| vec![1; spatial]);
+        let dilations = dilations.unwrap_or_else(|| vec![1; spatial]);
+        let pads = pads.unwrap_or_else(|| vec![0; 2 * spatial]);
         let (begin, end) = pads.split_at(spatial);
         let (pads_begin, pads_end) = (begin.to_vec(), end.to_vec());
         Ok((Window { kernel, strides, dilations, pads_begin, pads_end }, auto))
@@ -125,20 +124,26 @@ pub(in crate::ops) fn three(shape: &[usize]) -> [usize; 3] {
     out
 }
 
-/// An attribute of `len` integers in `least..=LARGEST`.
+/// Number of spatial axes by the weights (input 1), where these are known and have some.
+pub(in crate::ops) fn spatial_axes(r: &Reader) -> Option<usize> {
+    r.input(1).ok().map(TensorType::rank).filter(|rank| (3..=5).contains(rank)).map(|rank| rank - 2)
+}
+
+/// An attribute of `len` integers, any number of them where that is not known, in `least..=LARGEST`.
 pub(in crate::ops) fn list(
     r: &mut Reader,
     name: &str,
-    len: usize,
+    len: Option<usize>,
     least: usize,
 ) -> Result<Option<Vec<usize>>, OpError> {
     let Some(v) = r.ints(name)? else { return Ok(None) };
     let sizes: Option<Vec<usize>> =
         v.iter().map(|x| usize::try_from(*x).ok().filter(|x| (least..=LARGEST).contains(x))).collect();
     match sizes {
-        Some(s) if s.len() == len => Ok(Some(s)),
+        Some(s) if len.is_none_or(|len| s.len() == len) => Ok(Some(s)),
         _ => {
-            let supported = format!("{len} integers in {least}..={LARGEST}");
+            let count = len.map_or_else(String::new, |len| format!("{len} "));
+            let supported = format!("{count}integers in {least}..={LARGEST}");
             Err(r.unsupported(name, format!("{v:?}"), &supported))
         }
     }

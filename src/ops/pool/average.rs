@@ -3,7 +3,7 @@
 use super::window::{Window, WindowParams};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -154,5 +154,12 @@ impl Op for SumPool {
         let params = Params { window: WindowParams::new(&axes), n4: u32(n4), c4, padded, p };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(self.def().kernels[0], &params, bind, flat_grid(n4))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.kind {
+            Kind::Lp { .. } => QuantRule::Float,
+            _ => QuantRule::Compute,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::window::{Window, WindowParams};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Data, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -231,6 +231,10 @@ impl Op for MaxPool {
             Dispatch::new(kernel, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4))
         };
         Ok(Lowering::run([dispatch]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        QuantRule::Codes
     }
 }
 

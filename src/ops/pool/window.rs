@@ -75,6 +75,11 @@ fn list(r: &mut Reader, name: &str, least: usize) -> Result<Option<Vec<usize>>, 
 
 impl Window {
     pub fn read(r: &mut Reader) -> Result<Window, OpError> {
+        let auto_pad = r.one_of("auto_pad", "NOTSET", &["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])?;
+        let ceil = r.flag("ceil_mode", false)?;
+        for (name, least) in [("strides", 1), ("dilations", 1), ("pads", 0)] {
+            list(r, name, least)?;
+        }
         let kernel = list(r, "kernel_shape", 1)?.unwrap_or_default();
         let axes = kernel.len();
         if !(1..=3).contains(&axes) {
@@ -89,13 +94,12 @@ impl Window {
         };
         let strides = of_axes(r, "strides", axes, 1)?;
         let dilations = of_axes(r, "dilations", axes, 1)?;
-        let auto_pad = r.one_of("auto_pad", "NOTSET", &["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])?;
         let mut pads = of_axes(r, "pads", 2 * axes, 0)?;
         if auto_pad != "NOTSET" {
             // Files that state both mean the automatic ones.
             pads.fill(0);
         }
-        Ok(Window { kernel, strides, dilations, pads, auto_pad, ceil: r.flag("ceil_mode", false)? })
+        Ok(Window { kernel, strides, dilations, pads, auto_pad, ceil })
     }
 
     pub fn attrs(&self) -> Attrs {

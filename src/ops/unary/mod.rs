@@ -14,7 +14,7 @@ pub(super) use integer::*;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -311,5 +311,13 @@ impl Op for Unary {
         let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), a, b };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(form.kernel, &params, bind, flat_grid(n4))]))
+    }
+
+    fn quant_rule(&self) -> QuantRule<'_> {
+        match self.row.forms[0].apply {
+            _ if self.row.def.name == "Relu" => QuantRule::Clamp,
+            Apply::F32(_) => QuantRule::Compute,
+            _ => QuantRule::Float,
+        }
     }
 }

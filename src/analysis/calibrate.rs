@@ -1,0 +1,461 @@
+//! Calibration: one pass over a data set, from which every quantizer gets its parameters.
+
+use super::statistics::{Skipped, Statistics};
+use crate::data::shards::{Provenance, Shard};
+use crate::data::{Batch, BoundDataset, DataError, Dataset, Loader, LoaderOptions};
+use crate::error::Error;
+use crate::exec::Engine;
+use crate::gpu::Device;
+use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId, file};
+use crate::observers::{self, FrameStats, Observer, Summary};
+use crate::ops::fake_quant;
+use crate::passes::fuse;
+use crate::passes::prepare::Prepared;
+use crate::quant::{Origin, QParams, Quantizer, Range, Role, State, power_of_two};
+use crate::tensor::{DType, Tensor};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Time between two saves, unless saving takes long.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+
+/// Saving may take this part of the time.
+const SAVE_SHARE: u32 = 20;
+
+/// How a pass over the data goes.
+#[derive(Clone, Debug, Default)]
+pub struct PassOptions {
+    /// Frames that run together; default: chosen by the engine.
+    pub batch: Option<usize>,
+    /// Which samples; default: all.
+    pub shard: Option<Shard>,
+    /// The file that keeps the statistics.
+    pub stats: Option<PathBuf>,
+    /// Go on with that file, if there is one; otherwise there must not be one.
+    pub resume: bool,
+}
+
+/// What a pass over the data found, and what it did.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The summaries.
+    pub statistics: Statistics,
+    /// Time of the runs, without decoding.
+    pub busy: Duration,
+    /// Frames that ran now; fewer where others were taken from a file.
+    pub timed: usize,
+    /// Device dispatches.
+    pub dispatches: u64,
+    /// Nodes that ran on the CPU although a GPU was asked for, with the reason.
+    pub cpu_ops: Vec<(String, &'static str)>,
+    /// What should be known: a halved batch.
+    pub warnings: Vec<String>,
+}
+
+impl Observed {
+    /// Statistics that were made before, of the same float graph.
+    ///
+    /// # Errors
+    /// A file that is none, or of another graph.
+    pub fn from_file(path: &Path, graph: &Graph) -> Result<Observed, Error> {
+        let statistics = Statistics::load(path)?;
+        let hash = file::digest(graph).map_err(|e| Error::Usage(e.to_string()))?;
+        if statistics.provenance.models != [hash] {
+            let what = "holds statistics of another model".to_owned();
+            return Err(DataError::new(path, what).help("calibrate this one with --data").into());
+        }
+        Ok(Observed {
+            statistics,
+            busy: Duration::ZERO,
+            timed: 0,
+            dispatches: 0,
+            cpu_ops: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+}
+
+/// The tensors of a float graph that a quantizer may need, and parts that are cut from them: whatever is not inside a
+/// fused group and not another tensor's elements in another shape.
+pub fn watched(graph: &Graph) -> Vec<ValueId> {
+    let inner = fuse::groups(graph).inner(graph);
+    let inputs = graph.inputs.iter().copied();
+    let elements = |v: &ValueId| graph.value(*v).ty.elements();
+    let same = |n: &&Node| {
+        let codes = matches!(n.op.quant_rule(), QuantRule::Codes);
+        codes && n.inputs.first().map(elements) == n.outputs.first().map(elements)
+    };
+    let nodes = graph.nodes().iter().filter(|n| !same(n));
+    let outputs = nodes.flat_map(|n| n.outputs.iter().copied());
+    let all = inputs.chain(outputs);
+    all.filter(|v| !inner.contains(v) && graph.value(*v).ty.dtype == DType::F32).collect()
+}
+
+/// Runs a float graph over a data set and summarises its tensors. `progress` is called with the number of samples done.
+/// With a file, it is saved every few seconds, whole or not at all: a run that was killed goes on from there.
+///
+/// # Errors
+/// A data set that does not fit, a failed run, a NaN or infinity in a tensor, a file that does not fit.
+pub fn observe(
+    graph: &Graph,
+    device: &Device,
+    data: &Dataset,
+    options: &PassOptions,
+    mut progress: impl FnMut(usize),
+) -> Result<Observed, Error> {
+    let hash = file::digest(graph).map_err(|e| Error::Usage(e.to_string()))?;
+    let provenance = Provenance::new(vec![hash], data, []);
+    let values = watched(graph);
+    let names: Vec<String> = values.iter().map(|v| graph.value(*v).name.clone()).collect();
+    let shard = options.shard.unwrap_or(Shard::WHOLE);
+    let fresh = Statistics::new(provenance, shard.into(), names.iter().cloned());
+    let mut stats = match &options.stats {
+        Some(path) => open(path, options.resume, fresh)?,
+        None => fresh,
+    };
+    let mine = data.shard(shard);
+    let before = stats.done;
+    let rest = mine.select(before..mine.len());
+    let bound = bind(graph, &rest)?;
+    let mut engine = Engine::new(graph.clone(), device);
+    if let Some(n) = options.batch {
+        engine = engine.with_batch(n);
+    }
+    let mut out = Observed {
+        statistics: stats.clone(),
+        busy: Duration::ZERO,
+        timed: 0,
+        dispatches: 0,
+        cpu_ops: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let mut saving = Saving { path: options.stats.as_deref(), last: Instant::now(), cost: Duration::ZERO };
+    // At once, so that a file that cannot be written is seen before hours of work.
+    saving.save(&stats)?;
+    progress(before);
+    if rest.is_empty() {
+        out.statistics = stats;
+        return Ok(out);
+    }
+    let loading = LoaderOptions { batch: engine.batch(&[])?, ..LoaderOptions::default() };
+    let mut loader = Loader::new(bound, loading)?.or_nothing();
+    let mut summaries = vec![Summary::new(); values.len()];
+    loop {
+        let batch = loader.next().transpose()?;
+        if let Some(batch) = &batch {
+            let start = Instant::now();
+            let trace = engine.run(&batch.inputs, &values)?;
+            let mut frames = Vec::new();
+            for (v, s) in values.iter().zip(&mut summaries) {
+                let t = &trace.values[v];
+                frames.push(s.observe_frames(t.f32s(), batch.frames(), observers::plane(t.shape())));
+            }
+            out.busy += start.elapsed();
+            out.timed += batch.frames();
+            out.dispatches += trace.dispatches;
+            out.cpu_ops = trace.cpu_ops;
+            check_numbers(&mut engine, batch, &values, &frames)?;
+        }
+        stats.done = before + loader.frames() + loader.skipped().len();
+        let known = stats.skipped.len();
+        let new = loader.skipped().iter().map(|s| Skipped {
+            position: shard.position(before + s.position),
+            sample: s.sample.clone(),
+            reason: s.reason.clone(),
+        });
+        let new: Vec<Skipped> = new.filter(|s| !stats.skipped[..known].contains(s)).collect();
+        stats.skipped.extend(new);
+        progress(stats.done);
+        if batch.is_none() || saving.is_due() {
+            for (name, summary) in names.iter().zip(&mut summaries) {
+                if let Some(all) = stats.tensors.get_mut(name) {
+                    all.merge(&std::mem::take(summary));
+                }
+            }
+            saving.save(&stats)?;
+        }
+        if batch.is_none() {
+            break;
+        }
+    }
+    out.warnings = engine.warnings().to_vec();
+    out.statistics = stats;
+    Ok(out)
+}
+
+fn bind(graph: &Graph, data: &Dataset) -> Result<BoundDataset, Error> {
+    let inputs: Vec<_> =
+        graph.inputs.iter().map(|v| (graph.value(*v).name.clone(), graph.value(*v).ty.clone())).collect();
+    Ok(data.inputs_for(&inputs)?)
+}
+
+fn open(path: &Path, resume: bool, fresh: Statistics) -> Result<Statistics, Error> {
+    if !path.exists() {
+        return Ok(fresh);
+    }
+    let wrong = |what: String| DataError::new(path, what);
+    if !resume {
+        return Err(wrong("is there already".into()).help("--resume goes on with it; or remove it").into());
+    }
+    let stats = Statistics::load(path)?;
+    let fits = fresh.provenance.check(&stats.provenance);
+    fits.map_err(|e| wrong(format!("belongs to another calibration: {e}")).help("give another --stats"))?;
+    if stats.shards != fresh.shards || !stats.tensors.keys().eq(fresh.tensors.keys()) {
+        return Err(wrong("holds another shard or other tensors".into()).help("give another --stats").into());
+    }
+    Ok(stats)
+}
+
+/// When the file is saved next.
+struct Saving<'a> {
+    path: Option<&'a Path>,
+    last: Instant,
+    cost: Duration,
+}
+
+impl Saving<'_> {
+    fn is_due(&self) -> bool {
+        self.path.is_some() && self.last.elapsed() >= SAVE_EVERY.max(self.cost * SAVE_SHARE)
+    }
+
+    fn save(&mut self, stats: &Statistics) -> Result<(), Error> {
+        let Some(path) = self.path else { return Ok(()) };
+        let start = Instant::now();
+        stats.save(path)?;
+        (self.last, self.cost) = (Instant::now(), start.elapsed());
+        Ok(())
+    }
+}
+
+/// Stops at the first frame with a number that is none, and finds the node that made it.
+fn check_numbers(
+    engine: &mut Engine,
+    batch: &Batch,
+    values: &[ValueId],
+    frames: &[Vec<FrameStats>],
+) -> Result<(), Error> {
+    let bad = |f: &FrameStats| f.nans + f.infinities > 0;
+    let first = frames.iter().filter_map(|of_value| of_value.iter().position(bad)).min();
+    let Some(frame) = first.filter(|f| *f < batch.frames()) else { return Ok(()) };
+    let graph = engine.graph().clone();
+    // The watched tensors skip what lies inside groups: the frame once more, with every tensor looked at.
+    let all: Vec<ValueId> = graph.nodes().iter().flat_map(|n| n.outputs.iter().copied()).collect();
+    let all: Vec<ValueId> = all.into_iter().filter(|v| graph.value(*v).ty.dtype == DType::F32).collect();
+    let trace = engine.run(&batch.inputs, &all)?;
+    let numbers = |t: &Tensor| {
+        let rows = batch.inputs.first().map_or(1, |i| i.shape().first().copied().unwrap_or(1));
+        let per_frame = t.shape().first() == Some(&rows);
+        let len = if per_frame { t.len() / rows.max(1) } else { t.len() };
+        let x = t.f32s();
+        let x = if per_frame { &x[frame * len..(frame + 1) * len] } else { x };
+        let nans = x.iter().filter(|v| v.is_nan()).count();
+        (nans, x.iter().filter(|v| v.is_infinite()).count())
+    };
+    let id = batch.ids.get(frame).map_or("", String::as_str);
+    let inputs = graph.inputs.iter().zip(&batch.inputs).filter(|(_, t)| t.dtype() == DType::F32);
+    for (v, t) in inputs {
+        let (nans, infinities) = numbers(t);
+        if nans + infinities > 0 {
+            return Err(Error::Usage(format!(
+                "frame {id:?}: input {:?} holds {nans} NaN and {infinities} infinite numbers: look at the data and its preprocessing",
+                graph.value(*v).name
+            )));
+        }
+    }
+    for node in graph.nodes() {
+        for v in node.outputs.iter().filter(|v| trace.values.contains_key(v)) {
+            let (nans, infinities) = numbers(&trace.values[v]);
+            if nans + infinities > 0 {
+                return Err(Error::Usage(format!(
+                    "frame {id:?}: node {} {} is the first to make numbers that are none: {nans} NaN and {infinities} infinite in {:?}; nothing can be calibrated on them",
+                    node.id,
+                    node.label(),
+                    graph.value(*v).name
+                )));
+            }
+        }
+    }
+    let which = frames.iter().position(|f| f.get(frame).is_some_and(bad)).map_or(values[0], |i| values[i]);
+    Err(Error::Usage(format!("frame {id:?}: {:?} holds NaN or infinity", graph.value(which).name)))
+}
+
+/// What became of a quantizer.
+#[derive(Clone, Debug)]
+pub struct QuantizerReport {
+    /// Its node.
+    pub id: NodeId,
+    /// Its node's name.
+    pub name: String,
+    /// The quantizer.
+    pub quantizer: Quantizer,
+    /// Least and greatest number of its tensor, where it was observed.
+    pub range: Option<Range>,
+    /// Share of the numbers beyond its codes.
+    pub clipped: Option<f64>,
+    /// What should be known.
+    pub warning: Option<String>,
+}
+
+/// A calibrated graph.
+#[derive(Debug)]
+pub struct Calibrated {
+    /// The graph, in stage `fake-quant`, its quantizers in state `validation`.
+    pub graph: Graph,
+    /// One a quantizer, in the graph's order.
+    pub quantizers: Vec<QuantizerReport>,
+}
+
+/// Gives every quantizer without parameters its parameters: those of constants from their values, the others from the
+/// statistics.
+///
+/// # Errors
+/// Statistics that miss a tensor or hold no numbers of it, an observer that cannot be.
+pub fn fill(prepared: &Prepared, statistics: &Statistics) -> Result<Calibrated, Error> {
+    let mut graph = prepared.graph.clone();
+    let mut parsed: HashMap<String, Box<dyn Observer>> = HashMap::new();
+    let mut reports = Vec::new();
+    for i in 0..graph.nodes().len() {
+        let node = &graph.nodes()[i];
+        let Some(q) = node.quantizer().cloned() else { continue };
+        let (id, name) = (node.id, node.name.clone());
+        let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("quantizer {id} {name:?}: {e}"));
+        let constant = graph.value(node.inputs[0]).constant.clone();
+        let summary = match &constant {
+            Some(t) => Some(summary_of(t)),
+            None => prepared.observed.get(&id).and_then(|v| statistics.tensors.get(v)).cloned(),
+        };
+        let mut q = q;
+        let mut warning = None;
+        if q.params.is_none() {
+            let text = q.spec.observer.clone();
+            if !parsed.contains_key(&text) {
+                parsed.insert(text.clone(), observers::parse(&text).map_err(|e| wrong(&e))?);
+            }
+            let found = parameters(&q, parsed[&text].as_ref(), constant.as_ref(), summary.as_ref());
+            let params = found.map_err(|e| wrong(&e))?;
+            let zero = summary.as_ref().and_then(Summary::range).is_some_and(|r| r.absmax() == 0.0);
+            warning = zero.then(|| "its tensor is zero everywhere: scale 1".to_owned());
+            q.origin = Origin::Observed;
+            q.params = Some(params);
+        }
+        q.state = State::Validation;
+        let range = summary.as_ref().and_then(Summary::range);
+        let clipped = match (&q.params, &summary) {
+            (Some(p), Some(s)) if p.scales().len() == 1 => Some(clipped(p, s)),
+            _ => None,
+        };
+        graph.set_op(i, fake_quant(q.clone()));
+        reports.push(QuantizerReport { id, name, quantizer: q, range, clipped, warning });
+    }
+    graph.verify().map_err(|e| Error::Usage(e.to_string()))?;
+    Ok(Calibrated { graph, quantizers: reports })
+}
+
+fn summary_of(t: &Tensor) -> Summary {
+    let mut s = Summary::new();
+    s.observe(t.f32s(), &[t.len()]);
+    s
+}
+
+fn parameters(
+    q: &Quantizer,
+    observer: &dyn Observer,
+    constant: Option<&Tensor>,
+    summary: Option<&Summary>,
+) -> Result<QParams, Box<dyn std::error::Error>> {
+    let spec = &q.spec;
+    let ranges = match (constant, spec.axis, summary) {
+        (Some(t), Some(axis), _) => observers::channel_ranges(observer, t, axis, spec.dtype, spec.scheme)?,
+        (_, _, Some(s)) => vec![observer.range(s, spec.dtype, spec.scheme)?],
+        _ => return Err("the statistics do not hold its tensor".into()),
+    };
+    let params = match spec.axis {
+        Some(axis) => spec.scheme.per_channel(&ranges, spec.dtype, axis)?,
+        None => spec.scheme.per_tensor(ranges[0], spec.dtype)?,
+    };
+    let params = if spec.power_of_two {
+        let scales = params.scales().iter().map(|s| power_of_two(*s)).collect();
+        QParams::new(params.dtype(), params.narrow(), scales, params.zero_points().to_vec(), params.axis())?
+    } else {
+        params
+    };
+    Ok(params.rounded(spec.rounding).divided(spec.division))
+}
+
+/// Share of a summary's numbers beyond the codes of a quantizer.
+fn clipped(params: &QParams, summary: &Summary) -> f64 {
+    let step = params.step(0);
+    let (low, high) = params.codes();
+    // Half a step beyond the outermost codes still rounds to them.
+    let half = 0.5 * f64::from(step.scale());
+    let (low, high) = (f64::from(step.dequantize(low)) - half, f64::from(step.dequantize(high)) + half);
+    let mut beyond = 0.0;
+    for bin in summary.bins() {
+        let width = bin.high - bin.low;
+        let inside = (bin.high.min(high) - bin.low.max(low)).max(0.0);
+        let is_point = width <= 0.0;
+        let share = if is_point {
+            f64::from(u8::from(bin.low > high || bin.low < low))
+        } else {
+            1.0 - inside / width
+        };
+        beyond += bin.count * share;
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a share")]
+    let all = summary.elements().max(1) as f64;
+    beyond / all
+}
+
+/// Quantizers of a graph that keep it from being evaluated, with the reason; none where it is a float graph.
+pub fn unfit(graph: &Graph) -> Vec<String> {
+    let mut out = Vec::new();
+    for node in graph.nodes() {
+        let Some(q) = node.quantizer() else { continue };
+        let why = match (q.state, &q.params) {
+            (State::Validation, Some(_)) | (State::Float, _) => continue,
+            (State::Validation | State::Qat, None) => "never saw data",
+            (state, _) => state.name(),
+        };
+        out.push(format!("{} {:?} ({why})", node.id, node.name));
+    }
+    out
+}
+
+/// Refuses a graph that cannot be evaluated, with its quantizers.
+///
+/// # Errors
+/// A quantizer that never saw data, or in a state that does not fit.
+pub fn refuse_unfit(label: &str, graph: &Graph) -> Result<(), Error> {
+    const NAMED: usize = 20;
+    let unfit = unfit(graph);
+    if unfit.is_empty() {
+        return Ok(());
+    }
+    let more =
+        if unfit.len() > NAMED { format!("\n  and {} more", unfit.len() - NAMED) } else { String::new() };
+    let named = unfit[..unfit.len().min(NAMED)].join("\n  ");
+    Err(Error::Usage(format!(
+        "{label}: quantizers in a state that does not fit evaluation (`samebit calibrate` brings them to validation):\n  {named}{more}"
+    )))
+}
+
+/// The state of a graph's quantizers, with counts where there are several; none without quantizers.
+pub fn state(graph: &Graph) -> Option<String> {
+    let mut out: BTreeMap<&str, usize> = BTreeMap::new();
+    graph
+        .nodes()
+        .iter()
+        .filter_map(|n| n.quantizer())
+        .for_each(|q| *out.entry(q.state.name()).or_insert(0) += 1);
+    match out.len() {
+        0 => None,
+        1 => out.into_keys().next().map(str::to_owned),
+        _ => Some(out.into_iter().map(|(s, n)| format!("{s} {n}")).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Whether a quantizer's role is that of a constant.
+pub fn is_constant(role: Role) -> bool {
+    matches!(role, Role::Weight | Role::Constant)
+}

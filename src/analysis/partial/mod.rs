@@ -1,0 +1,147 @@
+//! Evaluation in parts: the contribution of each frame is kept in a file, so that shards can be measured apart, joined in
+//! any order, and go on after the process was killed.
+//!
+//! Figures are always computed from the frames' contributions in the data set's order, which is why they do not depend
+//! on how the data set was divided, to the last bit.
+
+mod figures;
+mod merge;
+mod run;
+
+pub use merge::{MergeReport, merge};
+pub use run::{PartOptions, eval_part};
+
+use super::eval::ModelReport;
+use super::running::Running;
+use crate::data::DataError;
+use crate::data::Element;
+use crate::data::columns::{ColumnType, Table};
+use crate::data::metrics::FrameAgreement;
+use crate::data::shards::{Provenance, ShardSet};
+use crate::error::Error;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What the header calls the contents.
+const KIND: &str = "evaluation";
+
+/// Version of the contents, raised when readers of the old one would misread the new one.
+const VERSION: u32 = 1;
+
+const POSITION: &str = "position";
+const ID: &str = "id";
+const LABEL: &str = "label";
+
+fn place_column(model: usize) -> ColumnType {
+    ColumnType::new(format!("{model}.place"), Element::U32, &[])
+}
+
+fn agreement_column(model: usize, output: usize) -> ColumnType {
+    ColumnType::new(format!("{model}.agreement.{output}"), Element::F64, &[FrameAgreement::NUMBERS])
+}
+
+fn output_column(model: usize, output: usize) -> String {
+    format!("{model}.output.{output}")
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Header {
+    kind: String,
+    version: u32,
+    provenance: Provenance,
+    shards: ShardSet,
+    /// Samples of the shards that were run or skipped.
+    done: usize,
+    /// What it was run on: the figures of float models may differ between devices.
+    devices: BTreeSet<String>,
+    models: Vec<ModelHeader>,
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ModelHeader {
+    label: String,
+    stage: String,
+    #[serde(default)]
+    state: Option<String>,
+    /// Names of the watched tensors.
+    outputs: Vec<String>,
+    classes: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Skipped {
+    position: usize,
+    sample: String,
+    reason: String,
+}
+
+impl Header {
+    /// Of a file that holds nothing yet.
+    fn new(provenance: Provenance, shards: ShardSet) -> Header {
+        Header {
+            kind: KIND.to_owned(),
+            version: VERSION,
+            provenance,
+            shards,
+            done: 0,
+            devices: BTreeSet::new(),
+            models: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    fn read(table: &Table) -> Result<Header, Error> {
+        let wrong = |what: String| Error::Data(DataError::new(table.path(), what));
+        let header: Header = serde_json::from_str(table.header())
+            .map_err(|e| wrong(format!("not a partial result of samebit: {e}")))?;
+        if header.kind != KIND || header.version != VERSION {
+            let (kind, version) = (&header.kind, header.version);
+            return Err(wrong(format!(
+                "holds {kind:?} of version {version}, not {KIND:?} of version {VERSION}"
+            )));
+        }
+        header.shards.check().map_err(|e| wrong(format!("the file is damaged: {e}")))?;
+        Ok(header)
+    }
+
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+
+    /// Samples that its shards have.
+    fn samples(&self) -> usize {
+        let ShardSet { of, indices } = &self.shards;
+        indices.iter().map(|i| self.provenance.count.saturating_sub(*i).div_ceil((*of).max(1))).sum()
+    }
+}
+
+impl ModelHeader {
+    fn of(model: &Running) -> ModelHeader {
+        ModelHeader {
+            label: model.label.clone(),
+            stage: model.stage.to_owned(),
+            state: model.state.clone(),
+            outputs: model.watched.iter().map(|(name, _)| name.clone()).collect(),
+            classes: model.classes,
+        }
+    }
+
+    /// What is known of a model that did not run.
+    fn report(&self) -> ModelReport {
+        ModelReport {
+            label: self.label.clone(),
+            stage: self.stage.clone(),
+            state: self.state.clone(),
+            frames: 0,
+            timed: 0,
+            busy: Duration::ZERO,
+            metrics: Vec::new(),
+            agreement: Vec::new(),
+            dispatches: 0,
+            cpu_ops: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}

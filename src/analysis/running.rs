@@ -1,0 +1,183 @@
+//! Models while they are being measured.
+
+use super::eval::{Candidate, EvalOptions, ModelReport};
+use crate::data::metrics::is_classes;
+use crate::data::{Batch, BoundDataset, Dataset, LoaderOptions};
+use crate::error::Error;
+use crate::exec::Engine;
+use crate::gpu::Device;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{Tensor, TensorType};
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// The models on a device, the data set as their inputs, and how it is read.
+pub(super) fn start(
+    candidates: Vec<Candidate>,
+    device: &Device,
+    data: &Dataset,
+    options: &EvalOptions,
+) -> Result<(Vec<Running>, BoundDataset, LoaderOptions), Error> {
+    for c in &candidates {
+        super::calibrate::refuse_unfit(&c.label, &c.graph)?;
+    }
+    let bound = bind(&candidates, data)?;
+    let mut running = Vec::new();
+    for c in candidates {
+        running.push(Running::new(c, device, data.labels().is_some(), options)?);
+    }
+    let mut batch = options.batch.unwrap_or(usize::MAX);
+    for r in &mut running {
+        let taps = r.taps();
+        batch = batch.min(r.engine.batch(&taps)?);
+    }
+    Ok((running, bound, LoaderOptions { batch, ..LoaderOptions::default() }))
+}
+
+/// The data set as the models' inputs, which must be the same for all.
+fn bind(candidates: &[Candidate], data: &Dataset) -> Result<BoundDataset, Error> {
+    let inputs = |g: &Graph| -> Vec<(String, TensorType)> {
+        g.inputs.iter().map(|v| (g.value(*v).name.clone(), g.value(*v).ty.clone())).collect()
+    };
+    let list = |inputs: &[(String, TensorType)]| {
+        inputs.iter().map(|(n, t)| format!("{n}: {t}")).collect::<Vec<_>>().join(", ")
+    };
+    let first = candidates.first().ok_or_else(|| Error::Usage("no model given".into()))?;
+    let wanted = inputs(&first.graph);
+    for c in &candidates[1..] {
+        let other = inputs(&c.graph);
+        if other != wanted {
+            let (a, b) = (list(&wanted), list(&other));
+            let (first, c) = (&first.label, &c.label);
+            return Err(Error::Usage(format!("{first} takes {a}, {c} takes {b}: evaluate them apart")));
+        }
+    }
+    Ok(data.inputs_for(&wanted)?)
+}
+
+/// One model.
+pub(super) struct Running {
+    pub label: String,
+    pub stage: &'static str,
+    pub state: Option<String>,
+    engine: Engine,
+    /// What is scored, compared and dumped.
+    pub watched: Vec<(String, ValueId)>,
+    /// Classes of the first watched tensor, where there are labels and it has classes.
+    pub classes: Option<usize>,
+    /// Frames that were run.
+    pub timed: usize,
+    busy: Duration,
+    dispatches: u64,
+    cpu_ops: Vec<(String, &'static str)>,
+    warnings: Vec<String>,
+}
+
+impl Running {
+    fn new(
+        candidate: Candidate,
+        device: &Device,
+        labelled: bool,
+        options: &EvalOptions,
+    ) -> Result<Running, Error> {
+        let Candidate { label, graph } = candidate;
+        let watched = watched(&label, &graph, options)?;
+        let (mut classes, mut warnings) = (None, Vec::new());
+        if let Some((name, v)) = watched.first().filter(|_| labelled) {
+            let ty = &graph.value(*v).ty;
+            let frame = ty.at(1).and_then(|t| t.dims()).unwrap_or_default();
+            match frame.get(1..).filter(|frame| is_classes(frame)) {
+                Some(frame) => classes = Some(frame.iter().product()),
+                None => warnings.push(format!("no top-1: output {name} is {ty}, not [N, classes]")),
+            }
+        }
+        let stage = graph.stage.name();
+        let state = super::calibrate::state(&graph);
+        let mut engine = Engine::new(graph, device);
+        if let Some(n) = options.batch {
+            engine = engine.with_batch(n);
+        }
+        Ok(Running {
+            label,
+            stage,
+            state,
+            engine,
+            watched,
+            classes,
+            timed: 0,
+            busy: Duration::ZERO,
+            dispatches: 0,
+            cpu_ops: Vec::new(),
+            warnings,
+        })
+    }
+
+    fn taps(&self) -> Vec<ValueId> {
+        self.watched.iter().map(|(_, v)| *v).collect()
+    }
+
+    /// An error about this model.
+    pub fn wrong(&self, what: impl Display) -> Error {
+        Error::Usage(format!("{}: {what}", self.label))
+    }
+
+    /// The watched tensors of a batch.
+    pub fn run(&mut self, batch: &Batch) -> Result<Vec<(String, Tensor)>, Error> {
+        let taps = self.taps();
+        // What the first run of a batch builds is no part of the model's speed.
+        self.engine.prepare(&batch.inputs, &taps)?;
+        let start = Instant::now();
+        let trace = self.engine.run(&batch.inputs, &taps)?;
+        self.busy += start.elapsed();
+        self.timed += batch.frames();
+        self.dispatches += trace.dispatches;
+        self.cpu_ops = trace.cpu_ops;
+        let of = |(name, v): &(String, ValueId)| (name.clone(), batch.without_padding(&trace.values[v]));
+        Ok(self.watched.iter().map(of).collect())
+    }
+
+    /// What is known of the model without figures.
+    pub fn report(self) -> ModelReport {
+        let mut warnings = self.warnings;
+        warnings.extend_from_slice(self.engine.warnings());
+        ModelReport {
+            label: self.label,
+            stage: self.stage.to_owned(),
+            state: self.state,
+            frames: 0,
+            timed: self.timed,
+            busy: self.busy,
+            metrics: Vec::new(),
+            agreement: Vec::new(),
+            dispatches: self.dispatches,
+            cpu_ops: self.cpu_ops,
+            warnings,
+        }
+    }
+}
+
+/// The tensors that are scored, compared and dumped: those asked for that have one row a frame.
+fn watched(label: &str, graph: &Graph, options: &EvalOptions) -> Result<Vec<(String, ValueId)>, Error> {
+    let watched: Vec<(String, ValueId)> = match &options.output {
+        None => graph.outputs.iter().map(|v| (graph.value(*v).name.clone(), *v)).collect(),
+        Some(name) => match graph.find_value(name) {
+            Some(v) => vec![(name.clone(), v)],
+            None => {
+                let help = "`samebit print` lists its tensors";
+                return Err(Error::Usage(format!("{label} has no tensor {name:?}; {help}")));
+            }
+        },
+    };
+    let rows = graph.inputs.first().and_then(|v| graph.value(*v).ty.shape.first().copied());
+    let has_rows = |v: &ValueId| graph.value(*v).ty.shape.first().copied() == rows;
+    let watched: Vec<(String, ValueId)> = watched.into_iter().filter(|(_, v)| has_rows(v)).collect();
+    if watched.is_empty() {
+        let what = match &options.output {
+            Some(name) => format!("tensor {name:?}"),
+            None => "no output".to_owned(),
+        };
+        let help = "choose another by --output";
+        return Err(Error::Usage(format!("{label}: {what}: axis 0 must count the frames; {help}")));
+    }
+    Ok(watched)
+}

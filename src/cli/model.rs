@@ -1,0 +1,56 @@
+//! What every command that takes a MODEL has in common.
+
+use crate::error::Error;
+use crate::graph::Graph;
+use crate::onnx::{self, ImportOptions};
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Which part of an ONNX model is taken, and the sizes that it leaves open.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct CutArgs {
+    /// Cut the graph at these tensors: they become its inputs, what lies before them is left out
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    inputs: Vec<String>,
+    /// Cut the graph at these tensors: they become its outputs, what lies behind them is left out
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    outputs: Vec<String>,
+    /// Shape of an input whose dimensions the model leaves open: image=Nx3x224x224, N is the batch
+    #[arg(long, value_name = "NAME=DxDx..")]
+    shape: Vec<String>,
+}
+
+impl CutArgs {
+    /// Loads models, each ONNX or a graph file. Where there is ONNX, graph files beside it are taken as they are.
+    pub(super) fn load(&self, paths: &[PathBuf]) -> Result<Vec<Graph>, Error> {
+        let options = self.options()?;
+        let plain = ImportOptions::default();
+        let is_graph = |path: &PathBuf| onnx::is_graph_file(path).unwrap_or(false);
+        let mixed = !paths.iter().all(is_graph);
+        let load = |path: &PathBuf| {
+            let options = if mixed && is_graph(path) { &plain } else { &options };
+            onnx::load_model(path, options)
+                .map_err(|source| Error::Model { path: path.clone(), source: Box::new(source) })
+        };
+        paths.iter().map(load).collect()
+    }
+
+    /// Loads one model.
+    pub(super) fn load_one(&self, path: &Path) -> Result<Graph, Error> {
+        onnx::load_model(path, &self.options()?)
+            .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// As the importer takes it.
+    pub(super) fn options(&self) -> Result<ImportOptions, Error> {
+        let shapes = self
+            .shape
+            .iter()
+            .map(|s| onnx::parse_shape(s).map_err(|e| Error::Usage(format!("--shape: {e}"))));
+        Ok(ImportOptions {
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            shapes: shapes.collect::<Result<_, _>>()?,
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! Passes: from graph to graph. Each ends with a verified graph.
+
+pub mod config;
+pub mod fuse;
+pub mod prepare;
+pub mod recognise;
+mod rules;
+
+use crate::graph::{GraphError, OpError};
+
+/// Why a pass did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// The graph is in another stage than the pass takes.
+    #[error("the graph is in stage {got}, {wanted} is needed")]
+    Stage {
+        /// The stage it is in.
+        got: &'static str,
+        /// The stage that is needed.
+        wanted: &'static str,
+    },
+    /// A rule that touched nothing.
+    #[error("rule {index} ({rule}) matches nothing{}", if near.is_empty() { String::new() } else { format!("; near: {}", near.join(", ")) })]
+    Unmatched {
+        /// Its position, from 1.
+        index: usize,
+        /// What it looks for.
+        rule: String,
+        /// Names that are near.
+        near: Vec<String>,
+    },
+    /// A rule asks for what cannot be.
+    #[error("rule {index}: {message}")]
+    Rule {
+        /// Its position, from 1.
+        index: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Parameters that no quantizer can have.
+    #[error("{node}: {error}")]
+    Quant {
+        /// The node.
+        node: String,
+        /// What is wrong.
+        error: crate::quant::QuantError,
+    },
+    /// An operator refuses what a pass gives it.
+    #[error("{node}: {error}")]
+    Op {
+        /// The node.
+        node: String,
+        /// What it says.
+        error: OpError,
+    },
+    /// The graph breaks a rule.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}

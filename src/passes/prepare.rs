@@ -1,0 +1,423 @@
+//! From a float graph to one with quantizers that observe: recognise, fold, and put a quantizer on every tensor between
+//! operators that will compute with integers.
+//!
+//! A group of fused nodes has one quantizer behind it. Operators on codes pass parameters through, so what they produce
+//! has none. An operator without an integer form is a float island between quantizers. With high-precision outputs
+//! everything behind the last products is a float tail.
+
+use super::PassError;
+use super::config::{Preset, QuantConfig, Rule};
+use super::fuse::{self, Groups, Unfused, channel_axis};
+use super::recognise::recognise;
+use super::rules::{Rules, Target};
+use crate::graph::{Graph, NodeId, QuantRule, Stage, ValueId};
+use crate::ops::fake_quant;
+use crate::quant::{Origin, QParams, Quantizer, Range, Role, Scheme, Spec, State};
+use crate::tensor::DType;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A graph with quantizers, and what there is to say about them.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The graph, in stage `fake-quant`.
+    pub graph: Graph,
+    /// The tensor of the float graph that each quantizer of a runtime tensor observes, by name.
+    pub observed: HashMap<NodeId, String>,
+    /// Nodes that could be one group and are not.
+    pub unfused: Vec<Unfused>,
+    /// What a rule asked for and did not get.
+    pub forced: Vec<Forced>,
+}
+
+/// A type that a rule asked for and legality forbids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// The node.
+    pub node: String,
+    /// What was asked.
+    pub asked: DType,
+    /// What it is instead, and why.
+    pub reason: String,
+}
+
+/// The float graph that is calibrated: recognised and folded, with the arithmetic of the one that quantizers are put in.
+///
+/// # Errors
+/// A graph of another stage than `float`.
+pub fn calibration_graph(graph: Graph) -> Result<Graph, PassError> {
+    if graph.stage != Stage::Float {
+        return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
+    }
+    fuse::fold_batch_norm(recognise(graph)?)
+}
+
+/// Finds the quantizers of what [`calibration_graph`] gives by a configuration and puts them in.
+///
+/// # Errors
+/// Rules that match nothing or ask for what cannot be.
+pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassError> {
+    if graph.stage != Stage::Float {
+        return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
+    }
+    let groups = fuse::groups(graph);
+    let mut p = Placement::new(graph, config, &groups)?;
+    p.place();
+    let forced = p.forced();
+    let (mut prepared, observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
+    prepared.stage = Stage::FakeQuant;
+    Ok(Prepared { graph: prepared.tidied()?, observed, unfused: groups.unfused, forced })
+}
+
+/// A quantizer to be: its tensor and what it is.
+type Key = (ValueId, DType);
+
+struct Placement<'a> {
+    graph: &'a Graph,
+    config: &'a QuantConfig,
+    rules: Rules<'a>,
+    producers: HashMap<ValueId, usize>,
+    inner: HashSet<ValueId>,
+    anchors: HashMap<ValueId, usize>,
+    /// Nodes that run in float: islands and the tail.
+    float: Vec<bool>,
+    /// Quantizers to be.
+    wanted: BTreeMap<Key, Wanted>,
+    /// Which quantizer an input of a node takes.
+    uses: Vec<(usize, usize, Key)>,
+    queue: Vec<usize>,
+    seen: HashSet<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Wanted {
+    role: Role,
+    axis: Option<usize>,
+    /// The rule that speaks for it.
+    target: Option<Target>,
+    /// Whether the rule's settings for weights count.
+    weight: bool,
+}
+
+impl<'a> Placement<'a> {
+    fn new(graph: &'a Graph, config: &'a QuantConfig, groups: &Groups) -> Result<Self, PassError> {
+        let rules = Rules::new(config, graph)?;
+        let mut p = Placement {
+            graph,
+            config,
+            rules,
+            producers: graph.producers(),
+            inner: groups.inner(graph),
+            anchors: groups.anchors(graph),
+            float: Vec::new(),
+            wanted: BTreeMap::new(),
+            uses: Vec::new(),
+            queue: Vec::new(),
+            seen: HashSet::new(),
+        };
+        let rule_says = |i: usize| p.rules.activation(Target::Node(i)).is_some_and(|r| r.float);
+        let islands = graph.nodes().iter().enumerate();
+        p.float =
+            islands.map(|(i, n)| matches!(n.op.quant_rule(), QuantRule::Float) || rule_says(i)).collect();
+        if config.preset != Preset::AllI8 {
+            p.tail();
+        }
+        Ok(p)
+    }
+
+    fn rule_of(&self, i: usize) -> QuantRule<'a> {
+        self.graph.nodes()[i].op.quant_rule()
+    }
+
+    /// Marks what lies behind the last products as float, unless a rule wants it quantized. The rest of a product's
+    /// group stays with it.
+    fn tail(&mut self) {
+        let mut before_product: HashSet<ValueId> = HashSet::new();
+        for (i, node) in self.graph.nodes().iter().enumerate().rev() {
+            let asked = self.rules.activation(Target::Node(i)).is_some_and(|r| r.activation.is_some());
+            let product = matches!(node.op.quant_rule(), QuantRule::Gemm { .. });
+            if product || asked || node.outputs.iter().any(|v| before_product.contains(v)) {
+                before_product.extend(&node.inputs);
+            } else {
+                self.float[i] = true;
+            }
+        }
+    }
+
+    fn place(&mut self) {
+        for i in 0..self.graph.nodes().len() {
+            let computes = matches!(self.rule_of(i), QuantRule::Gemm { .. } | QuantRule::Compute);
+            if computes && !self.float[i] {
+                self.queue.push(i);
+            }
+        }
+        // Members of a group compute with integers even where the tail begins with them.
+        for (output, anchor) in self.anchors.clone() {
+            if !self.float[anchor]
+                && let Some(last) = self.producers.get(&output)
+            {
+                self.queue.extend(anchor..=*last);
+            }
+        }
+        while let Some(i) = self.queue.pop() {
+            self.consume(i);
+        }
+        self.outputs();
+    }
+
+    /// Wants codes for the inputs of a node.
+    fn consume(&mut self, i: usize) {
+        let rule = self.rule_of(i);
+        let node = &self.graph.nodes()[i];
+        let member = self.in_group(i);
+        if self.seen.contains(&i) || (self.float[i] && !member) || matches!(rule, QuantRule::Float) {
+            return;
+        }
+        self.seen.insert(i);
+        let weighs = matches!(rule, QuantRule::Gemm { .. });
+        let constants = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Concat"];
+        for (input, v) in node.inputs.iter().enumerate() {
+            let value = self.graph.value(*v);
+            if value.ty.dtype != DType::F32 || self.inner.contains(v) || (weighs && input >= 2) {
+                continue;
+            }
+            if value.constant.is_some() {
+                let bias = member && self.inner_input(i);
+                if weighs && input == 1 {
+                    self.weight(i, input, *v);
+                } else if weighs || (constants.contains(&node.op.def().name) && !bias) || self.is_codes(i) {
+                    self.want(i, input, *v, Role::Constant);
+                }
+                continue;
+            }
+            if matches!(rule, QuantRule::Codes | QuantRule::Clamp) && input > 0 {
+                continue;
+            }
+            let grid = node.op.def().name == "GridSample" && input == 1;
+            self.want(i, input, *v, if grid { Role::Grid } else { Role::Activation });
+        }
+    }
+
+    /// Whether a node is part of a group whose product computes with integers.
+    fn in_group(&self, i: usize) -> bool {
+        let produced = self.graph.nodes()[i].outputs.first();
+        produced.is_some_and(|v| self.inner.contains(v) || self.anchors.contains_key(v))
+    }
+
+    /// Whether a node takes an inner tensor of its group.
+    fn inner_input(&self, i: usize) -> bool {
+        self.graph.nodes()[i].inputs.iter().any(|v| self.inner.contains(v))
+    }
+
+    fn is_codes(&self, i: usize) -> bool {
+        matches!(self.rule_of(i), QuantRule::Codes | QuantRule::Clamp) && !self.inner_input(i)
+    }
+
+    fn weight(&mut self, i: usize, input: usize, v: ValueId) {
+        let rank = self.graph.value(v).ty.rank();
+        let dtype = self.rules.weight(i).and_then(|r| r.weight).map_or(DType::I8, |c| c.0);
+        let axis = channel_axis(&self.graph.nodes()[i], rank);
+        let wanted = Wanted { role: Role::Weight, axis, target: Some(Target::Node(i)), weight: true };
+        self.wanted.entry((v, dtype)).or_insert(wanted);
+        self.uses.push((i, input, (v, dtype)));
+    }
+
+    /// Wants codes of a tensor for an input of a node. What passes codes through wants them of its own input.
+    fn want(&mut self, i: usize, input: usize, v: ValueId, role: Role) {
+        if let Some(p) = self.producers.get(&v).copied()
+            && self.is_codes(p)
+            && !self.float[p]
+        {
+            self.queue.push(p);
+            return;
+        }
+        let (target, role) = if self.graph.value(v).constant.is_some() {
+            (Target::Constant(v), Role::Constant)
+        } else if let Some(p) = self.producers.get(&v) {
+            (Target::Node(self.anchors.get(&v).copied().unwrap_or(*p)), role)
+        } else {
+            (Target::Input(v), if role == Role::Grid { role } else { Role::Input })
+        };
+        let here = self.rules.activation(Target::Node(i)).and_then(|r| r.input.get(input));
+        let there = self.rules.activation(target).and_then(|r| r.activation);
+        let dtype = here.copied().or(there).map_or_else(|| self.default_dtype(i, role), |c| c.0);
+        let wanted = Wanted { role, axis: None, target: Some(target), weight: false };
+        self.wanted.entry((v, dtype)).or_insert(wanted);
+        self.uses.push((i, input, (v, dtype)));
+    }
+
+    fn default_dtype(&self, consumer: usize, role: Role) -> DType {
+        match self.config.preset {
+            _ if role == Role::Grid => DType::I16,
+            Preset::Default | Preset::AllI8 => DType::I8,
+            Preset::AllI16 => DType::I16,
+            Preset::GemmI8 if matches!(self.rule_of(consumer), QuantRule::Gemm { .. }) => DType::I8,
+            Preset::GemmI8 => DType::I16,
+        }
+    }
+
+    /// Quantizes outputs of the graph where the preset or a rule says so.
+    fn outputs(&mut self) {
+        for v in &self.graph.outputs {
+            let Some(p) = self.producers.get(v).copied() else { continue };
+            let target = Target::Node(self.anchors.get(v).copied().unwrap_or(p));
+            let asked = self.rules.activation(target).and_then(|r| r.activation).map(|c| c.0);
+            let dtype = asked.or((self.config.preset == Preset::AllI8).then_some(DType::I8));
+            let has = self.wanted.range((*v, DType::F32)..).next().is_some_and(|((w, _), _)| w == v);
+            let island = self.float[p] && !self.in_group(p);
+            if let Some(dtype) = dtype
+                && !has
+                && !island
+                && self.graph.value(*v).ty.dtype == DType::F32
+            {
+                if self.is_codes(p) {
+                    self.queue.push(p);
+                    while let Some(i) = self.queue.pop() {
+                        self.consume(i);
+                    }
+                } else {
+                    let wanted =
+                        Wanted { role: Role::Output, axis: None, target: Some(target), weight: false };
+                    self.wanted.insert((*v, dtype), wanted);
+                }
+            }
+        }
+    }
+
+    /// Types that rules ask of tensors without a quantizer.
+    fn forced(&self) -> Vec<Forced> {
+        let nodes = self.graph.nodes().iter().enumerate();
+        let asked = nodes.filter_map(|(i, n)| {
+            let asked = self.rules.activation(Target::Node(i))?.activation?.0;
+            let v = n.outputs.first()?;
+            let spoken =
+                self.anchors.iter().any(|(out, a)| *a == i && self.wanted.contains_key(&(*out, asked)));
+            if spoken || self.wanted.contains_key(&(*v, asked)) {
+                return None;
+            }
+            let reason = if self.inner.contains(v) {
+                "inside a fused group, which keeps the accumulator's precision; name the group's first node"
+                    .into()
+            } else if self.is_codes(i) {
+                "codes pass through with the type of the tensor before it".to_owned()
+            } else if self.float[i] {
+                "runs in float".to_owned()
+            } else {
+                "nothing takes its output as codes".to_owned()
+            };
+            Some(Forced { node: n.label(), asked, reason })
+        });
+        asked.collect()
+    }
+}
+
+/// The quantizer that a rule and the configuration make of what is wanted.
+fn quantizer(
+    key: Key,
+    wanted: &Wanted,
+    rules: &Rules,
+    config: &QuantConfig,
+    label: &str,
+) -> Result<Quantizer, PassError> {
+    let rule: Option<&Rule> = wanted.target.and_then(|t| match (t, wanted.weight) {
+        (Target::Node(i), true) => rules.weight(i),
+        (t, _) => rules.activation(t),
+    });
+    let from_values = matches!(wanted.role, Role::Weight | Role::Constant);
+    let default = if from_values || wanted.role == Role::Grid {
+        "minmax"
+    } else {
+        config.observer.as_ref().map_or("mix", |o| o.0.as_str())
+    };
+    let observer = rule.filter(|_| !from_values).and_then(|r| r.observer.as_ref()).map_or(default, |o| &o.0);
+    let mut spec = Spec::new(key.1, wanted.role, observer);
+    spec.axis = wanted.axis;
+    // The largest number of a constant is a code of the narrow scheme; where half a step is cut off each channel of the
+    // weights, a network loses more than by any observer.
+    spec.scheme = match wanted.role {
+        Role::Constant | Role::Weight => Scheme::SymmetricNarrow,
+        _ => Scheme::Symmetric,
+    };
+    let level = config.consistency.unwrap_or(1);
+    spec.power_of_two = (level == 2 && wanted.role != Role::Weight) || level == 3;
+    let fixed = rule.filter(|_| !from_values);
+    let bad = |error| PassError::Quant { node: label.to_owned(), error };
+    let params = match fixed.map(|r| (r.range, r.scale)) {
+        Some((Some([low, high]), _)) => {
+            let range = Range::new(low, high).map_err(bad)?;
+            Some(Scheme::Physical.per_tensor(range, spec.dtype).map_err(bad)?)
+        }
+        Some((_, Some(scale))) => Some(QParams::per_tensor(spec.dtype, scale, 0).map_err(bad)?),
+        _ => None,
+    };
+    Ok(match params {
+        Some(params) => {
+            spec.observer = "fixed".to_owned();
+            let mut q = Quantizer::with_params(spec, params, Origin::Fixed);
+            q.state = State::Calibration;
+            q
+        }
+        None => Quantizer::new(spec),
+    })
+}
+
+fn insert(
+    mut graph: Graph,
+    wanted: &BTreeMap<Key, Wanted>,
+    uses: &[(usize, usize, Key)],
+    rules: &Rules,
+    config: &QuantConfig,
+) -> Result<(Graph, HashMap<NodeId, String>), PassError> {
+    let producers = graph.producers();
+    let mut observed = HashMap::new();
+    let mut made: HashMap<Key, ValueId> = HashMap::new();
+    // From the back, so that indices before it hold.
+    let mut order: Vec<(&Key, &Wanted)> = wanted.iter().collect();
+    order.sort_by_key(|(key, _)| producers.get(&key.0).map_or(0, |i| i + 1));
+    let base = graph.nodes().len();
+    for (n, (key, w)) in order.iter().enumerate() {
+        let name = graph.value(key.0).name.clone();
+        let node = graph.fresh_node(&format!("{name}/quantizer"));
+        let q = quantizer(**key, w, rules, config, &node)?;
+        let out = graph.fresh_value(&format!("{name}/quantized"));
+        let outs = graph.insert_node(base + n, &node, fake_quant(q), &[key.0], &[out]);
+        let outs = outs.map_err(|error| PassError::Op { node, error })?;
+        made.insert(**key, outs[0]);
+        if graph.value(key.0).constant.is_none() {
+            observed.insert(graph.nodes()[base + n].id, name);
+        }
+    }
+    for (i, input, key) in uses {
+        let mut inputs = graph.nodes()[*i].inputs.clone();
+        inputs[*input] = made[key];
+        graph.set_inputs(*i, inputs);
+    }
+    // Whoever else takes the tensor sees what its codes stand for; of several types the widest.
+    let bits = |d: DType| d.limits().map_or(0, |(low, high)| i64::from(high) - i64::from(low));
+    let mut widest: BTreeMap<ValueId, Key> = BTreeMap::new();
+    for key in wanted.keys() {
+        let best = widest.entry(key.0).or_insert(*key);
+        if bits(key.1) > bits(best.1) {
+            *best = *key;
+        }
+    }
+    for (v, key) in &widest {
+        let q = made[key];
+        for i in 0..base {
+            graph.replace_input(i, *v, q);
+        }
+        if graph.value(*v).constant.is_none()
+            && producers.contains_key(v)
+            && let Some(slot) = graph.outputs.iter().position(|o| o == v)
+        {
+            // The output keeps its name.
+            graph.outputs[slot] = q;
+            let name = graph.value(*v).name.clone();
+            let raw = graph.fresh_value(&format!("{name}/raw"));
+            graph.rename_value(*v, raw);
+            graph.rename_value(q, name);
+        }
+    }
+    // Each quantizer behind what produces its tensor.
+    graph.reorder();
+    Ok((graph, observed))
+}

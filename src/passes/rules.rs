@@ -1,0 +1,184 @@
+//! Which rule of a configuration touches which node.
+
+use super::PassError;
+use super::config::{Kind, QuantConfig, RoleName, Rule};
+use crate::graph::{Graph, QuantRule, ValueId};
+use globset::GlobBuilder;
+use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+/// What a rule touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Target {
+    /// A node and its output, by index.
+    Node(usize),
+    /// An input of the graph.
+    Input(ValueId),
+    /// A constant that is no weight.
+    Constant(ValueId),
+}
+
+/// The rule that counts for each target, and what it is about there.
+#[derive(Debug, Default)]
+pub(super) struct Rules<'c> {
+    first: HashMap<Target, (&'c Rule, Kind)>,
+}
+
+impl<'c> Rules<'c> {
+    /// Matches all rules.
+    pub(super) fn new(config: &'c QuantConfig, graph: &Graph) -> Result<Rules<'c>, PassError> {
+        let mut out = Rules::default();
+        for (i, rule) in config.rule.iter().enumerate() {
+            let targets = targets(graph, rule, i + 1)?;
+            if targets.is_empty() {
+                let near = near(graph, rule);
+                return Err(PassError::Unmatched { index: i + 1, rule: rule.selector(), near });
+            }
+            for (target, kind) in targets {
+                out.first.entry(target).or_insert((rule, kind));
+            }
+        }
+        Ok(out)
+    }
+
+    /// The rule for the weights of a node.
+    pub(super) fn weight(&self, node: usize) -> Option<&'c Rule> {
+        self.of(Target::Node(node), Kind::Activation)
+    }
+
+    /// The rule for what else a target has.
+    pub(super) fn activation(&self, target: Target) -> Option<&'c Rule> {
+        self.of(target, Kind::Weight)
+    }
+
+    fn of(&self, target: Target, other: Kind) -> Option<&'c Rule> {
+        self.first.get(&target).filter(|(_, kind)| *kind != other).map(|(rule, _)| *rule)
+    }
+}
+
+fn targets(graph: &Graph, rule: &Rule, index: usize) -> Result<Vec<(Target, Kind)>, PassError> {
+    let bad = |message: String| PassError::Rule { index, message };
+    if let Some(path) = &rule.sensitivity {
+        return from_table(graph, rule, path).map_err(bad);
+    }
+    let found: Vec<Target> = if let Some(pattern) = &rule.name {
+        let glob = GlobBuilder::new(pattern).build().map_err(|e| bad(e.to_string()))?.compile_matcher();
+        let nodes = graph.nodes().iter().enumerate().filter(|(_, n)| glob.is_match(&n.name));
+        let inputs = graph.inputs.iter().filter(|v| glob.is_match(&graph.value(**v).name));
+        nodes.map(|(i, _)| Target::Node(i)).chain(inputs.map(|v| Target::Input(*v))).collect()
+    } else if let Some(op) = &rule.op {
+        let nodes = graph.nodes().iter().enumerate();
+        nodes.filter(|(_, n)| n.op.def().name == op).map(|(i, _)| Target::Node(i)).collect()
+    } else {
+        rule.role.map(|role| of_role(graph, role)).unwrap_or_default()
+    };
+    Ok(found.into_iter().map(|t| (t, Kind::Both)).collect())
+}
+
+fn near(graph: &Graph, rule: &Rule) -> Vec<String> {
+    let names: Vec<&str> = match (&rule.name, &rule.op) {
+        (Some(_), _) => graph.nodes().iter().map(|n| n.name.as_str()).collect(),
+        _ => graph.op_counts().into_keys().collect(),
+    };
+    let wanted = rule.name.as_deref().or(rule.op.as_deref()).unwrap_or_default();
+    crate::names::near(wanted, names.into_iter())
+}
+
+/// The nodes behind which a value comes to be, back to the nearest products, and the inputs on the way.
+fn back_to_gemm(graph: &Graph, from: ValueId) -> (Vec<usize>, Vec<ValueId>) {
+    let producers = graph.producers();
+    let (mut nodes, mut inputs, mut open) = (Vec::new(), Vec::new(), vec![from]);
+    let mut seen = HashSet::new();
+    while let Some(v) = open.pop() {
+        if !seen.insert(v) || graph.value(v).constant.is_some() {
+            continue;
+        }
+        let Some(i) = producers.get(&v) else {
+            inputs.push(v);
+            continue;
+        };
+        nodes.push(*i);
+        let node = &graph.nodes()[*i];
+        if !matches!(node.op.quant_rule(), QuantRule::Gemm { .. }) {
+            open.extend(&node.inputs);
+        }
+    }
+    (nodes, inputs)
+}
+
+fn of_role(graph: &Graph, role: RoleName) -> Vec<Target> {
+    let producers = graph.producers();
+    let behind = |op: &str, input: usize| -> Vec<(Vec<usize>, Vec<ValueId>)> {
+        let nodes = graph.nodes().iter().filter(|n| n.op.def().name == op);
+        nodes.filter_map(|n| n.inputs.get(input)).map(|v| back_to_gemm(graph, *v)).collect()
+    };
+    // Products count where one is on the way; what lies between it and the operator goes with it.
+    let gemms = |op: &str| -> Vec<Target> {
+        let is_gemm = |i: &usize| matches!(graph.nodes()[*i].op.quant_rule(), QuantRule::Gemm { .. });
+        let found = behind(op, 0).into_iter().filter(|(nodes, _)| nodes.iter().any(is_gemm));
+        found.flat_map(|(nodes, _)| nodes).map(Target::Node).collect()
+    };
+    match role {
+        RoleName::Output => {
+            graph.outputs.iter().filter_map(|v| producers.get(v)).map(|i| Target::Node(*i)).collect()
+        }
+        RoleName::Constant => {
+            let values = (0..).map(ValueId).zip(graph.values());
+            values.filter(|(_, v)| v.constant.is_some()).map(|(id, _)| Target::Constant(id)).collect()
+        }
+        RoleName::Grid => {
+            let found = behind("GridSample", 1);
+            let nodes = found.iter().flat_map(|(n, _)| n).map(|i| Target::Node(*i));
+            nodes.chain(found.iter().flat_map(|(_, v)| v).map(|v| Target::Input(*v))).collect()
+        }
+        RoleName::GemmBeforeSoftmax => [gemms("Softmax"), gemms("LogSoftmax")].concat(),
+        RoleName::GemmBeforeLayernorm => gemms("LayerNormalization"),
+    }
+}
+
+/// A row of a sensitivity table.
+#[derive(Debug, Deserialize)]
+struct Row {
+    op_name: String,
+    sensitive_type: String,
+    quant_dtype: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Table {
+    rows: Vec<Row>,
+}
+
+/// The first rows of a table, worst first: k = ceil(rows * ratio) of all, of which those of the kind and of another
+/// type than the rule sets count.
+fn from_table(graph: &Graph, rule: &Rule, path: &Path) -> Result<Vec<(Target, Kind)>, String> {
+    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| fail(&e))?;
+    let table: Table = serde_json::from_str(&text).map_err(|e| fail(&e))?;
+    let rows = table.rows.len();
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    let k = rule.top_k.unwrap_or_else(|| (rows as f64 * rule.ratio.unwrap_or(0.0)).ceil() as usize).min(rows);
+    let mut out = Vec::new();
+    for row in &table.rows[..k] {
+        let kind = match row.sensitive_type.as_str() {
+            "activation" => Kind::Activation,
+            "weight" => Kind::Weight,
+            other => return Err(fail(&format!("sensitive_type {other:?}; supported: activation, weight"))),
+        };
+        let wanted = if kind == Kind::Weight { rule.weight } else { rule.activation };
+        let already = wanted.is_some_and(|w| row.quant_dtype.as_deref() == Some(w.0.name()));
+        if already || (rule.kind != Kind::Both && rule.kind != kind) {
+            continue;
+        }
+        let node = graph.nodes().iter().position(|n| n.name == row.op_name);
+        let node = node.ok_or_else(|| fail(&format!("no node is called {:?}", row.op_name)))?;
+        out.push((Target::Node(node), kind));
+    }
+    Ok(out)
+}
