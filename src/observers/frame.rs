@@ -41,7 +41,7 @@ pub struct FrameStats {
     pub min: f32,
     /// Greatest finite number; minus infinity where there is none.
     pub max: f32,
-    /// Sum of the numbers of magnitudes from 2^-40 to below 2^48, in the order that [`observe`] defines.
+    /// Sum of the numbers of magnitudes from 2^-40 to below 2^48, in the order that the shader `observe.wgsl` has, too.
     pub sum: f32,
     /// Sum of their squares, each rounded to f32.
     pub squares: f32,
