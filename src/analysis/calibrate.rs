@@ -193,7 +193,7 @@ pub fn observe(
     Ok(out)
 }
 
-fn bind(graph: &Graph, data: &Dataset) -> Result<BoundDataset, Error> {
+pub(super) fn bind(graph: &Graph, data: &Dataset) -> Result<BoundDataset, Error> {
     let inputs: Vec<_> =
         graph.inputs.iter().map(|v| (graph.value(*v).name.clone(), graph.value(*v).ty.clone())).collect();
     Ok(data.inputs_for(&inputs)?)
