@@ -10,6 +10,7 @@ pub mod exec;
 pub mod gpu;
 pub mod graph;
 pub mod model;
+mod names;
 pub mod observers;
 pub mod onnx;
 pub mod ops;

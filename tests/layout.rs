@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("atomic", &[]),
     ("digest", &[]),
+    ("names", &[]),
     ("tensor", &[]),
     ("quant", &["tensor"]),
     ("graph", &["tensor", "quant", "atomic", "digest"]),
     ("ops", &["tensor", "quant", "graph"]),
-    ("onnx", &["tensor", "quant", "graph", "ops", "atomic"]),
-    ("passes", &["tensor", "quant", "graph", "ops", "observers"]),
+    ("onnx", &["tensor", "quant", "graph", "ops", "atomic", "names"]),
+    ("passes", &["tensor", "quant", "graph", "ops", "observers", "names"]),
     ("observers", &["tensor", "quant", "graph", "ops"]),
     // A device runs kernels, which are plain data of the graph.
     ("gpu", &["graph", "tensor"]),

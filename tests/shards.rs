@@ -1,12 +1,15 @@
 //! Evaluation in shards, through the binary: joined in any order they give the figures of one run, and a run that was
 //! killed goes on.
 
+mod support;
+
 use samebit::data::write_npy;
 use samebit::tensor::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+use support::binary::{bytes, command, json, refused, text};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
@@ -14,40 +17,6 @@ const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.
 /// Numbers that depend on every byte that a scorer gets.
 #[cfg(unix)]
 const SCORER: &str = r#"sh -c 'printf "{\"logits\": %s, \"index\": %s}" $(cksum <"$0/logits.npy" | cut -d" " -f1) $(cksum <"$0/index.json" | cut -d" " -f1)'"#;
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_samebit"));
-    command.args(args).args(["--device", "cpu", "--quiet"]);
-    command
-}
-
-fn samebit(args: &[&str]) -> Output {
-    command(args).output().expect("the binary runs")
-}
-
-/// Runs, checks the exit code, and returns the JSON.
-fn json(code: i32, args: &[&str]) -> Value {
-    let o = samebit(&[args, &["--json", "-"]].concat());
-    assert_eq!(o.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&o.stderr));
-    serde_json::from_slice(&o.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"))
-}
-
-fn refused(args: &[&str], parts: &[&str]) {
-    let o = samebit(args);
-    let text = String::from_utf8_lossy(&o.stderr);
-    assert_eq!(o.status.code(), Some(2), "{args:?}: {text}");
-    for part in parts {
-        assert!(text.contains(part), "{args:?} must say {part:?}: {text}");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("utf-8")
-}
-
-fn bytes(path: &Path) -> Vec<u8> {
-    std::fs::read(path).expect("reads")
-}
 
 /// The digit classifier with one weight changed.
 fn other_model(dir: &Path) -> PathBuf {

@@ -6,7 +6,7 @@ use crate::data::{Batch, BoundDataset, DataError, Dataset, Loader, LoaderOptions
 use crate::error::Error;
 use crate::exec::Engine;
 use crate::gpu::Device;
-use crate::graph::{Graph, NodeId, QuantRule, ValueId, file};
+use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId, file};
 use crate::observers::{self, FrameStats, Observer, Summary};
 use crate::ops::fake_quant;
 use crate::passes::fuse;
@@ -53,12 +53,40 @@ pub struct Observed {
     pub warnings: Vec<String>,
 }
 
-/// The tensors of a float graph that a quantizer may need: whatever is not inside a fused group and not made of codes
-/// that pass through.
+impl Observed {
+    /// Statistics that were made before, of the same float graph.
+    ///
+    /// # Errors
+    /// A file that is none, or of another graph.
+    pub fn from_file(path: &Path, graph: &Graph) -> Result<Observed, Error> {
+        let statistics = Statistics::load(path)?;
+        let hash = file::digest(graph).map_err(|e| Error::Usage(e.to_string()))?;
+        if statistics.provenance.models != [hash] {
+            let what = "holds statistics of another model".to_owned();
+            return Err(DataError::new(path, what).help("calibrate this one with --data").into());
+        }
+        Ok(Observed {
+            statistics,
+            busy: Duration::ZERO,
+            timed: 0,
+            dispatches: 0,
+            cpu_ops: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+}
+
+/// The tensors of a float graph that a quantizer may need, and parts that are cut from them: whatever is not inside a
+/// fused group and not another tensor's elements in another shape.
 pub fn watched(graph: &Graph) -> Vec<ValueId> {
     let inner = fuse::groups(graph).inner(graph);
     let inputs = graph.inputs.iter().copied();
-    let nodes = graph.nodes().iter().filter(|n| !matches!(n.op.quant_rule(), QuantRule::Codes));
+    let elements = |v: &ValueId| graph.value(*v).ty.elements();
+    let same = |n: &&Node| {
+        let codes = matches!(n.op.quant_rule(), QuantRule::Codes);
+        codes && n.inputs.first().map(elements) == n.outputs.first().map(elements)
+    };
+    let nodes = graph.nodes().iter().filter(|n| !same(n));
     let outputs = nodes.flat_map(|n| n.outputs.iter().copied());
     let all = inputs.chain(outputs);
     all.filter(|v| !inner.contains(v) && graph.value(*v).ty.dtype == DType::F32).collect()
@@ -112,18 +140,22 @@ pub fn observe(
     }
     let loading = LoaderOptions { batch: engine.batch(&[])?, ..LoaderOptions::default() };
     let mut loader = Loader::new(bound, loading)?.or_nothing();
-    let mut observation = engine.observation(&values);
+    let mut summaries = vec![Summary::new(); values.len()];
     loop {
         let batch = loader.next().transpose()?;
         if let Some(batch) = &batch {
             let start = Instant::now();
-            let inputs = batch.inputs.clone();
-            let seen = engine.observe(&inputs, &mut observation)?;
+            let trace = engine.run(&batch.inputs, &values)?;
+            let mut frames = Vec::new();
+            for (v, s) in values.iter().zip(&mut summaries) {
+                let t = &trace.values[v];
+                frames.push(s.observe_frames(t.f32s(), batch.frames(), observers::plane(t.shape())));
+            }
             out.busy += start.elapsed();
             out.timed += batch.frames();
-            out.dispatches += seen.dispatches;
-            out.cpu_ops = seen.cpu_ops;
-            check_numbers(&mut engine, batch, &values, &seen.frames)?;
+            out.dispatches += trace.dispatches;
+            out.cpu_ops = trace.cpu_ops;
+            check_numbers(&mut engine, batch, &values, &frames)?;
         }
         stats.done = before + loader.frames() + loader.skipped().len();
         let known = stats.skipped.len();
@@ -136,9 +168,9 @@ pub fn observe(
         stats.skipped.extend(new);
         progress(stats.done);
         if batch.is_none() || saving.is_due() {
-            for (name, summary) in names.iter().zip(engine.drain(&mut observation)?) {
+            for (name, summary) in names.iter().zip(&mut summaries) {
                 if let Some(all) = stats.tensors.get_mut(name) {
-                    all.merge(&summary);
+                    all.merge(&std::mem::take(summary));
                 }
             }
             saving.save(&stats)?;
@@ -334,9 +366,7 @@ fn parameters(
 ) -> Result<QParams, Box<dyn std::error::Error>> {
     let spec = &q.spec;
     let ranges = match (constant, spec.axis, summary) {
-        (Some(t), Some(axis), _) => {
-            observers::channel_ranges(observer, t, axis, spec.dtype, spec.scheme)?
-        }
+        (Some(t), Some(axis), _) => observers::channel_ranges(observer, t, axis, spec.dtype, spec.scheme)?,
         (_, _, Some(s)) => vec![observer.range(s, spec.dtype, spec.scheme)?],
         _ => return Err("the statistics do not hold its tensor".into()),
     };
@@ -365,7 +395,11 @@ fn clipped(params: &QParams, summary: &Summary) -> f64 {
         let width = bin.high - bin.low;
         let inside = (bin.high.min(high) - bin.low.max(low)).max(0.0);
         let is_point = width <= 0.0;
-        let share = if is_point { f64::from(u8::from(bin.low > high || bin.low < low)) } else { 1.0 - inside / width };
+        let share = if is_point {
+            f64::from(u8::from(bin.low > high || bin.low < low))
+        } else {
+            1.0 - inside / width
+        };
         beyond += bin.count * share;
     }
     #[allow(clippy::cast_precision_loss, reason = "a share")]
@@ -388,11 +422,37 @@ pub fn unfit(graph: &Graph) -> Vec<String> {
     out
 }
 
-/// States of a graph's quantizers, counted by name.
-pub fn states(graph: &Graph) -> BTreeMap<&'static str, usize> {
-    let mut out = BTreeMap::new();
-    graph.nodes().iter().filter_map(|n| n.quantizer()).for_each(|q| *out.entry(q.state.name()).or_insert(0) += 1);
-    out
+/// Refuses a graph that cannot be evaluated, with its quantizers.
+///
+/// # Errors
+/// A quantizer that never saw data, or in a state that does not fit.
+pub fn refuse_unfit(label: &str, graph: &Graph) -> Result<(), Error> {
+    const NAMED: usize = 20;
+    let unfit = unfit(graph);
+    if unfit.is_empty() {
+        return Ok(());
+    }
+    let more =
+        if unfit.len() > NAMED { format!("\n  and {} more", unfit.len() - NAMED) } else { String::new() };
+    let named = unfit[..unfit.len().min(NAMED)].join("\n  ");
+    Err(Error::Usage(format!(
+        "{label}: quantizers in a state that does not fit evaluation (`samebit calibrate` brings them to validation):\n  {named}{more}"
+    )))
+}
+
+/// The state of a graph's quantizers, with counts where there are several; none without quantizers.
+pub fn state(graph: &Graph) -> Option<String> {
+    let mut out: BTreeMap<&str, usize> = BTreeMap::new();
+    graph
+        .nodes()
+        .iter()
+        .filter_map(|n| n.quantizer())
+        .for_each(|q| *out.entry(q.state.name()).or_insert(0) += 1);
+    match out.len() {
+        0 => None,
+        1 => out.into_keys().next().map(str::to_owned),
+        _ => Some(out.into_iter().map(|(s, n)| format!("{s} {n}")).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Whether a quantizer's role is that of a constant.

@@ -38,6 +38,8 @@ pub struct ModelReport {
     pub label: String,
     /// Its stage.
     pub stage: String,
+    /// The state of its quantizers; several with their counts; none without quantizers.
+    pub state: Option<String>,
     /// Frames that the figures are of.
     pub frames: usize,
     /// Frames that it ran now; fewer where others were taken from a file.

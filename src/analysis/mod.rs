@@ -1,5 +1,8 @@
 //! What is measured of models: their accuracy, and how far they agree.
 
+pub mod calibrate;
+pub mod check;
 pub mod eval;
 pub mod partial;
 mod running;
+pub mod statistics;

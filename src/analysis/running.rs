@@ -18,6 +18,9 @@ pub(super) fn start(
     data: &Dataset,
     options: &EvalOptions,
 ) -> Result<(Vec<Running>, BoundDataset, LoaderOptions), Error> {
+    for c in &candidates {
+        super::calibrate::refuse_unfit(&c.label, &c.graph)?;
+    }
     let bound = bind(&candidates, data)?;
     let mut running = Vec::new();
     for c in candidates {
@@ -56,6 +59,7 @@ fn bind(candidates: &[Candidate], data: &Dataset) -> Result<BoundDataset, Error>
 pub(super) struct Running {
     pub label: String,
     pub stage: &'static str,
+    pub state: Option<String>,
     engine: Engine,
     /// What is scored, compared and dumped.
     pub watched: Vec<(String, ValueId)>,
@@ -88,6 +92,7 @@ impl Running {
             }
         }
         let stage = graph.stage.name();
+        let state = super::calibrate::state(&graph);
         let mut engine = Engine::new(graph, device);
         if let Some(n) = options.batch {
             engine = engine.with_batch(n);
@@ -95,6 +100,7 @@ impl Running {
         Ok(Running {
             label,
             stage,
+            state,
             engine,
             watched,
             classes,
@@ -137,6 +143,7 @@ impl Running {
         ModelReport {
             label: self.label,
             stage: self.stage.to_owned(),
+            state: self.state,
             frames: 0,
             timed: self.timed,
             busy: self.busy,

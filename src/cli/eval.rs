@@ -158,7 +158,8 @@ pub(super) fn print(report: &EvalReport, quiet: bool) {
 
 fn metrics_row(m: &ModelReport, first: &ModelReport, report: &EvalReport) -> Vec<String> {
     let rate = if m.timed == 0 { "-".to_owned() } else { format!("{:.1}", m.rate()) };
-    let mut row = vec![m.label.clone(), m.stage.to_owned(), m.frames.to_string(), rate];
+    let stage = m.state.as_ref().map_or_else(|| m.stage.clone(), |s| format!("{} ({s})", m.stage));
+    let mut row = vec![m.label.clone(), stage, m.frames.to_string(), rate];
     for (name, _) in &first.metrics {
         let v = m.metrics.iter().find(|(n, _)| n == name);
         row.push(v.map_or("-".to_owned(), |(_, v)| format!("{v:.4}")));
@@ -216,7 +217,7 @@ pub(super) fn models_json(report: &EvalReport) -> Vec<Value> {
         json!({
             "path": m.label,
             "stage": m.stage,
-            "state": Value::Null,
+            "state": m.state,
             "frames": m.frames,
             "seconds": (m.timed > 0).then_some(m.busy.as_secs_f64()),
             "images_per_second": (m.timed > 0).then(|| number(m.rate())),

@@ -3,6 +3,7 @@
 use super::eval::{models_json, print, skipped_json};
 use super::{Common, Outcome, show};
 use crate::analysis::partial::merge;
+use crate::analysis::statistics::{self, Statistics};
 use crate::error::Error;
 use clap::Args;
 use serde_json::json;
@@ -26,6 +27,9 @@ pub(super) struct MergeArgs {
 pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
     if args.common.json.as_ref() == Some(&args.output) {
         return Err(Error::Usage(format!("-o {}: is the --json file, too", args.output.display())));
+    }
+    if args.partial.first().is_some_and(|p| Statistics::is_statistics(p)) {
+        return statistics(args);
     }
     let merged = merge(&args.partial, &args.output)?;
     let (frames, set) = (merged.frames, &merged.shards);
@@ -51,4 +55,26 @@ pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         "skipped": skipped,
     });
     Ok(Outcome { json, not_good })
+}
+
+/// Joins statistics of calibration.
+fn statistics(args: &MergeArgs) -> Result<Outcome, Error> {
+    let all = statistics::merge(&args.partial, &args.output)?;
+    let (set, frames) = (&all.shards, all.frames());
+    let out = args.output.display();
+    show::line(&format!("{out}: {} of {} shards, {frames} frames", set.indices.len(), set.of));
+    if !set.is_complete() {
+        show::line(&format!("not usable yet: {} missing", set.missing_text()));
+    }
+    for s in &all.skipped {
+        show::remark(&format!("skipped {}: {}", s.sample, s.reason));
+    }
+    let json = json!({
+        "frames": frames,
+        "shards": set.indices,
+        "of": set.of,
+        "missing": set.missing().collect::<Vec<_>>(),
+        "skipped": all.skipped.iter().map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect::<Vec<_>>(),
+    });
+    Ok(Outcome { json, not_good: !all.skipped.is_empty() && !args.allow_skips })
 }

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, each a thin layer over a library call.
 
+mod calibrate;
+mod check;
 mod devices;
 mod eval;
 mod import;
@@ -50,6 +52,10 @@ enum Command {
     Import(import::ImportArgs),
     /// Print a model as text with stable ids
     Print(print::PrintArgs),
+    /// Find the scales of a model's quantizers on a data set
+    Calibrate(calibrate::CalibrateArgs),
+    /// Report what of a model is worth a look before and after calibration
+    Check(check::CheckArgs),
     /// Measure models on a data set, side by side
     Eval(eval::EvalArgs),
     /// Join the partial results of `eval --shard`, and print their figures when no shard is missing
@@ -106,6 +112,8 @@ fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
         Command::Devices(a) => (a.common.clone(), with_threads(&a.common, || devices::run(&a))),
         Command::Import(a) => (a.common.clone(), with_threads(&a.common, || import::run(&a))),
         Command::Print(a) => (a.common.clone(), with_threads(&a.common, || print::run(&a))),
+        Command::Check(a) => (a.common.clone(), with_threads(&a.common, || check::run(&a))),
+        Command::Calibrate(a) => (a.common.clone(), with_threads(&a.common, || calibrate::run(&a))),
         Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),
         Command::Merge(a) => (a.common.clone(), with_threads(&a.common, || merge::run(&a))),
         Command::Run(a) => (a.common.clone(), with_threads(&a.common, || run::run(&a))),

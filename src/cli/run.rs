@@ -2,6 +2,7 @@
 
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
+use crate::analysis::calibrate::refuse_unfit;
 use crate::data::dump::{Kind, TensorInfo, encode_name};
 use crate::data::read_input;
 use crate::data::write_npy;
@@ -61,6 +62,7 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     let graph = args.cut.load_one(&args.model)?;
+    refuse_unfit(&args.model.display().to_string(), &graph)?;
     let inputs = read_inputs(args, &graph)?;
     let wanted = wanted(args, &graph)?;
     let device = Device::open(&args.common.device)?;

@@ -4,7 +4,7 @@ use super::cpu::{fits_the_cpu, peak_bytes};
 use super::frames::{batch_axis, concatenate, is_separable, rows};
 use super::{CpuExecutor, ExecError, GpuExecutor, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::Tensor;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -47,7 +47,8 @@ enum Backend {
 
 impl Engine {
     /// Prepares a graph. Kernels are built and memory is taken at the first run.
-    pub fn new(graph: Graph, device: &Device) -> Engine {
+    pub fn new(mut graph: Graph, device: &Device) -> Engine {
+        quantize_constants(&mut graph);
         let (backend, budget) = match device {
             Device::Cpu => (Backend::Cpu(Vec::new()), SOFTWARE_BUDGET),
             Device::Gpu(gpu) => {
@@ -255,6 +256,21 @@ fn specialise<'a>(
         }
     }
     Ok(&known.last().expect("just put there").1)
+}
+
+/// Quantizes weights and other constants once instead of in every run.
+fn quantize_constants(graph: &mut Graph) {
+    let scratch = Scratch::new();
+    let mut i = 0;
+    while i < graph.nodes().len() {
+        let node = &graph.nodes()[i];
+        let input = node.inputs.first().and_then(|v| graph.value(*v).constant.clone());
+        let quantized = input.filter(|_| node.quantizer().is_some());
+        match quantized.map(|x| super::eval(node, &scratch, &[x])) {
+            Some(Ok(outputs)) => graph.fold_node(i, outputs),
+            _ => i += 1,
+        }
+    }
 }
 
 /// Whether a smaller batch may help.

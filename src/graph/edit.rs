@@ -70,6 +70,14 @@ impl Graph {
         }
     }
 
+    /// Replaces a node by what it computes: its outputs become constants of the same ids.
+    pub fn fold_node(&mut self, index: usize, outputs: Vec<Tensor>) {
+        let node = self.nodes.remove(index);
+        for (v, t) in node.outputs.iter().zip(outputs) {
+            self.values[v.0 as usize].constant = Some(t);
+        }
+    }
+
     /// Removes a node; its outputs need another producer, or nobody to take them.
     pub fn remove_node(&mut self, index: usize) {
         self.nodes.remove(index);

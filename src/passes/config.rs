@@ -206,6 +206,12 @@ impl QuantConfig {
         Ok(config)
     }
 
+    /// Every observer that it names.
+    pub fn observers(&self) -> impl Iterator<Item = &str> {
+        let rules = self.rule.iter().filter_map(|r| r.observer.as_ref());
+        self.observer.iter().chain(rules).map(|o| o.0.as_str())
+    }
+
     /// Rules that contradict themselves.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::config::{Preset, QuantConfig, Rule};
 use super::fuse::{self, Groups, Unfused, channel_axis};
 use super::recognise::recognise;
 use super::rules::{Rules, Target};
-use crate::graph::{Graph, QuantRule, Stage, ValueId};
+use crate::graph::{Graph, NodeId, QuantRule, Stage, ValueId};
 use crate::ops::fake_quant;
 use crate::quant::{Origin, QParams, Quantizer, Range, Role, Scheme, Spec, State};
 use crate::tensor::DType;
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 pub struct Prepared {
     /// The graph, in stage `fake-quant`.
     pub graph: Graph,
+    /// The tensor of the float graph that each quantizer of a runtime tensor observes, by name.
+    pub observed: HashMap<NodeId, String>,
     /// Nodes that could be one group and are not.
     pub unfused: Vec<Unfused>,
     /// What a rule asked for and did not get.
@@ -38,25 +40,32 @@ pub struct Forced {
     pub reason: String,
 }
 
-/// Finds the quantizers of a graph in stage `float` by a configuration and puts them in.
+/// The float graph that is calibrated: recognised and folded, with the arithmetic of the one that quantizers are put in.
 ///
 /// # Errors
-/// Rules that match nothing or ask for what cannot be.
-pub fn prepare(graph: Graph, config: &QuantConfig) -> Result<Prepared, PassError> {
+/// A graph of another stage than `float`.
+pub fn calibration_graph(graph: Graph) -> Result<Graph, PassError> {
     if graph.stage != Stage::Float {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
     }
-    let graph = fuse::fold_batch_norm(recognise(graph)?)?;
-    let groups = fuse::groups(&graph);
-    let mut p = Placement::new(&graph, config, &groups)?;
+    fuse::fold_batch_norm(recognise(graph)?)
+}
+
+/// Finds the quantizers of what [`calibration_graph`] gives by a configuration and puts them in.
+///
+/// # Errors
+/// Rules that match nothing or ask for what cannot be.
+pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassError> {
+    if graph.stage != Stage::Float {
+        return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
+    }
+    let groups = fuse::groups(graph);
+    let mut p = Placement::new(graph, config, &groups)?;
     p.place();
     let forced = p.forced();
-    let wanted = std::mem::take(&mut p.wanted);
-    let uses = std::mem::take(&mut p.uses);
-    let rules = p.rules;
-    let mut graph = insert(graph.clone(), &wanted, &uses, &rules, config)?;
-    graph.stage = Stage::FakeQuant;
-    Ok(Prepared { graph: graph.tidied()?, unfused: groups.unfused, forced })
+    let (mut prepared, observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
+    prepared.stage = Stage::FakeQuant;
+    Ok(Prepared { graph: prepared.tidied()?, observed, unfused: groups.unfused, forced })
 }
 
 /// A quantizer to be: its tensor and what it is.
@@ -321,9 +330,10 @@ fn quantizer(
     let observer = rule.filter(|_| !from_values).and_then(|r| r.observer.as_ref()).map_or(default, |o| &o.0);
     let mut spec = Spec::new(key.1, wanted.role, observer);
     spec.axis = wanted.axis;
-    // A constant often is one number, which the narrow scheme keeps exactly.
+    // The largest number of a constant is a code of the narrow scheme; where half a step is cut off each channel of the
+    // weights, a network loses more than by any observer.
     spec.scheme = match wanted.role {
-        Role::Constant => Scheme::SymmetricNarrow,
+        Role::Constant | Role::Weight => Scheme::SymmetricNarrow,
         _ => Scheme::Symmetric,
     };
     let level = config.consistency.unwrap_or(1);
@@ -355,13 +365,13 @@ fn insert(
     uses: &[(usize, usize, Key)],
     rules: &Rules,
     config: &QuantConfig,
-) -> Result<Graph, PassError> {
+) -> Result<(Graph, HashMap<NodeId, String>), PassError> {
     let producers = graph.producers();
+    let mut observed = HashMap::new();
     let mut made: HashMap<Key, ValueId> = HashMap::new();
     // From the back, so that indices before it hold.
     let mut order: Vec<(&Key, &Wanted)> = wanted.iter().collect();
     order.sort_by_key(|(key, _)| producers.get(&key.0).map_or(0, |i| i + 1));
-    let mut at_of: Vec<(usize, Key, ValueId)> = Vec::new();
     let base = graph.nodes().len();
     for (n, (key, w)) in order.iter().enumerate() {
         let name = graph.value(key.0).name.clone();
@@ -371,7 +381,9 @@ fn insert(
         let outs = graph.insert_node(base + n, &node, fake_quant(q), &[key.0], &[out]);
         let outs = outs.map_err(|error| PassError::Op { node, error })?;
         made.insert(**key, outs[0]);
-        at_of.push((producers.get(&key.0).map_or(0, |i| i + 1), **key, outs[0]));
+        if graph.value(key.0).constant.is_none() {
+            observed.insert(graph.nodes()[base + n].id, name);
+        }
     }
     for (i, input, key) in uses {
         let mut inputs = graph.nodes()[*i].inputs.clone();
@@ -406,5 +418,5 @@ fn insert(
     }
     // Each quantizer behind what produces its tensor.
     graph.reorder();
-    Ok(graph)
+    Ok((graph, observed))
 }

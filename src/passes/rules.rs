@@ -82,7 +82,7 @@ fn near(graph: &Graph, rule: &Rule) -> Vec<String> {
         _ => graph.op_counts().into_keys().collect(),
     };
     let wanted = rule.name.as_deref().or(rule.op.as_deref()).unwrap_or_default();
-    crate::error::near(wanted, names.into_iter())
+    crate::names::near(wanted, names.into_iter())
 }
 
 /// The nodes behind which a value comes to be, back to the nearest products, and the inputs on the way.

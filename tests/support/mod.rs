@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod binary;
 pub mod onnx;
 
 use libtest_mimic::Trial;

@@ -63,6 +63,8 @@ struct Header {
 struct ModelHeader {
     label: String,
     stage: String,
+    #[serde(default)]
+    state: Option<String>,
     /// Names of the watched tensors.
     outputs: Vec<String>,
     classes: Option<usize>,
@@ -120,6 +122,7 @@ impl ModelHeader {
         ModelHeader {
             label: model.label.clone(),
             stage: model.stage.to_owned(),
+            state: model.state.clone(),
             outputs: model.watched.iter().map(|(name, _)| name.clone()).collect(),
             classes: model.classes,
         }
@@ -130,6 +133,7 @@ impl ModelHeader {
         ModelReport {
             label: self.label.clone(),
             stage: self.stage.clone(),
+            state: self.state.clone(),
             frames: 0,
             timed: 0,
             busy: Duration::ZERO,

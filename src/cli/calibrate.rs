@@ -1,0 +1,268 @@
+//! `samebit calibrate`: from a float model and a data set to a fake-quant graph with frozen scales.
+
+use super::model::CutArgs;
+use super::{Common, Outcome, number, show};
+use crate::analysis::calibrate::{Observed, PassOptions, QuantizerReport, fill, is_constant, observe};
+use crate::analysis::statistics::Statistics;
+use crate::data::Dataset;
+use crate::data::shards::Shard;
+use crate::error::Error;
+use crate::gpu::Device;
+use crate::graph::{Graph, file};
+use crate::observers;
+use crate::passes::config::{ObserverText, QuantConfig};
+use crate::passes::prepare::{Prepared, calibration_graph, prepare};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct CalibrateArgs {
+    /// Float model: ONNX or a graph file
+    model: PathBuf,
+    /// Data set to calibrate on: a TOML file, a folder of images, a list of images (.txt), an npy or npz
+    #[arg(long, value_name = "DATA", required_unless_present = "from_stats")]
+    data: Option<PathBuf>,
+    /// Quantization configuration (TOML): preset and rules
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Target whose arithmetic is simulated (overrides the configuration)
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// Consistency level (overrides the configuration)
+    #[arg(long, value_name = "0..4", value_parser = clap::value_parser!(u8).range(0..=4))]
+    consistency: Option<u8>,
+    /// What finds ranges (overrides the configuration): minmax, percentile=99.99, mse, kl, mix, clip_std=3, norm=2,4.5
+    #[arg(long, value_name = "NAME")]
+    observer: Option<String>,
+    /// Use the first N samples only
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Frames that run together (default: chosen from the model and the device)
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Keep the statistics in this file, saved every few seconds
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Take the statistics from this file instead of running the data: another observer or configuration in a moment
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "stats", "shard", "resume", "limit"])]
+    from_stats: Option<PathBuf>,
+    /// Observe only samples I, I+N, I+2N, ..., and write no graph; `merge` joins the statistics of all N
+    #[arg(long, value_name = "I/N", requires = "stats", conflicts_with = "output")]
+    shard: Option<Shard>,
+    /// Go on with the file given by --stats; without one, start it
+    #[arg(long, requires = "stats")]
+    resume: bool,
+    /// Frames that cannot be read do not make the exit code 1
+    #[arg(long)]
+    allow_skips: bool,
+    /// Graph file to write
+    #[arg(short, long, value_name = "FILE", required_unless_present = "shard")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
+    if args.batch == Some(0) || args.limit == Some(0) {
+        return Err(Error::Usage("--batch and --limit must be at least 1".into()));
+    }
+    let config = config(args)?;
+    let graph = calibration_graph(args.cut.load_one(&args.model)?).map_err(|e| about(args, &e))?;
+    // Rules that match nothing are seen before the data is run.
+    let prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+    let device = Device::open(&args.common.device)?;
+    let observed = match (&args.from_stats, &args.data) {
+        (Some(path), _) => Observed::from_file(path, &graph)?,
+        (None, Some(path)) => pass(args, &graph, &device, path)?,
+        (None, None) => return Err(Error::Usage("--data or --from-stats is needed".into())),
+    };
+    let statistics = &observed.statistics;
+    let Some(output) = &args.output else {
+        return Ok(shard_outcome(args, &observed, &device));
+    };
+    if let Some(missing) = statistics.missing() {
+        return Err(Error::Usage(format!("the statistics are incomplete: {missing}")));
+    }
+    if statistics.frames() == 0 {
+        return Err(Error::Usage("no frame could be read: there is nothing to calibrate on".into()));
+    }
+    let calibrated = fill(&prepared, statistics)?;
+    file::save(&calibrated.graph, output)
+        .map_err(|source| Error::Save { path: output.clone(), source: Box::new(source) })?;
+    if !args.common.quiet {
+        print(args, &prepared, &calibrated.quantizers, statistics);
+    }
+    let json = json!({
+        "stage": calibrated.graph.stage.name(),
+        "state": "validation",
+        "frames": statistics.frames(),
+        "seconds": observed.busy.as_secs_f64(),
+        "device": device.to_string(),
+        "dispatches": observed.dispatches,
+        "cpu_ops": super::cpu_ops(&observed.cpu_ops),
+        "quantizers": calibrated.quantizers.iter().map(quantizer_json).collect::<Vec<_>>(),
+        "unfused": unfused(&graph, &prepared),
+        "forced": prepared.forced.iter().map(|f| json!({
+            "node": f.node, "asked": f.asked.name(), "reason": f.reason,
+        })).collect::<Vec<_>>(),
+        "skipped": skipped(statistics),
+        "warnings": warnings(&observed, &calibrated.quantizers),
+    });
+    Ok(Outcome { json, not_good: !statistics.skipped.is_empty() && !args.allow_skips })
+}
+
+fn about(args: &CalibrateArgs, e: &dyn std::fmt::Display) -> Error {
+    let path = args.config.as_ref().unwrap_or(&args.model);
+    Error::Usage(format!("{}: {e}", path.display()))
+}
+
+fn config(args: &CalibrateArgs) -> Result<QuantConfig, Error> {
+    let mut config = match &args.config {
+        Some(path) => QuantConfig::load(path).map_err(|e| Error::Usage(e.to_string()))?,
+        None => QuantConfig::default(),
+    };
+    if let Some(observer) = &args.observer {
+        config.observer = Some(ObserverText(observer.clone()));
+    }
+    config.target = args.target.clone().or(config.target);
+    config.consistency = args.consistency.or(config.consistency);
+    for text in config.observers() {
+        observers::parse(text).map_err(|e| Error::Usage(e.to_string()))?;
+    }
+    if let Some(target) = config.target.as_deref().filter(|t| *t != "samebit") {
+        return Err(Error::Usage(format!("there is no target {target:?}; supported: samebit")));
+    }
+    if let Some(level) = config.consistency.filter(|l| *l > 2) {
+        let why = "levels 3 and 4 simulate the exported integer operators, which do not exist yet";
+        return Err(Error::Usage(format!("--consistency {level}: {why}; supported: 0, 1, 2")));
+    }
+    Ok(config)
+}
+
+fn pass(
+    args: &CalibrateArgs,
+    graph: &Graph,
+    device: &Device,
+    path: &std::path::Path,
+) -> Result<Observed, Error> {
+    let mut data = Dataset::open(path)?;
+    if let Some(n) = args.limit {
+        data = data.limit(n);
+    }
+    if !args.common.quiet {
+        show::remark(&format!("{} samples of {}, on {device}", data.len(), data.name()));
+        data.notes().iter().for_each(|note| show::remark(note));
+    }
+    let samples = data.shard(args.shard.unwrap_or(Shard::WHOLE)).len();
+    let options =
+        PassOptions { batch: args.batch, shard: args.shard, stats: args.stats.clone(), resume: args.resume };
+    let mut progress = show::Progress::new(args.common.quiet, "calibrate", samples);
+    observe(graph, device, &data, &options, |done| progress.set(done))
+}
+
+fn shard_outcome(args: &CalibrateArgs, observed: &Observed, device: &Device) -> Outcome {
+    let statistics = &observed.statistics;
+    let set = &statistics.shards;
+    if !args.common.quiet {
+        let file = args.stats.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        let shards: Vec<String> = set.indices.iter().map(|i| format!("{i}/{}", set.of)).collect();
+        show::line(&format!("{file}: shard {}, {} frames", shards.join(", "), statistics.frames()));
+        show::remark("`samebit merge` joins the shards, `samebit calibrate --from-stats` makes the graph");
+    }
+    let json = json!({
+        "frames": statistics.frames(),
+        "seconds": observed.busy.as_secs_f64(),
+        "device": device.to_string(),
+        "dispatches": observed.dispatches,
+        "cpu_ops": super::cpu_ops(&observed.cpu_ops),
+        "shards": set.indices,
+        "of": set.of,
+        "skipped": skipped(statistics),
+    });
+    Outcome { json, not_good: !statistics.skipped.is_empty() && !args.allow_skips }
+}
+
+fn skipped(statistics: &Statistics) -> Vec<Value> {
+    statistics.skipped.iter().map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect()
+}
+
+fn warnings(observed: &Observed, quantizers: &[QuantizerReport]) -> Vec<String> {
+    let own = quantizers.iter().filter_map(|q| Some(format!("{} {}: {}", q.id, q.name, q.warning.as_ref()?)));
+    observed.warnings.iter().cloned().chain(own).collect()
+}
+
+fn unfused(graph: &Graph, prepared: &Prepared) -> Vec<Value> {
+    let name = |id| graph.node(id).map(|n| n.name.clone()).unwrap_or_default();
+    let one = |u: &crate::passes::fuse::Unfused| {
+        let nodes: Vec<String> = u.nodes.iter().map(|id| name(*id)).collect();
+        json!({ "nodes": nodes, "reason": u.reason.text() })
+    };
+    prepared.unfused.iter().map(one).collect()
+}
+
+fn quantizer_json(q: &QuantizerReport) -> Value {
+    let spec = &q.quantizer.spec;
+    let params = q.quantizer.params.as_ref();
+    json!({
+        "id": q.id.0,
+        "name": q.name,
+        "role": spec.role.name(),
+        "dtype": spec.dtype.name(),
+        "scale": params.map(|p| p.scales().to_vec()).unwrap_or_default(),
+        "zero_point": params.map(|p| p.zero_points().to_vec()).unwrap_or_default(),
+        "axis": spec.axis,
+        "observer": spec.observer,
+        "origin": q.quantizer.origin.name(),
+        "min": q.range.map(|r| number(f64::from(r.low))),
+        "max": q.range.map(|r| number(f64::from(r.high))),
+        "clipped": q.clipped.map(number),
+    })
+}
+
+fn print(args: &CalibrateArgs, prepared: &Prepared, quantizers: &[QuantizerReport], statistics: &Statistics) {
+    let header =
+        ["id", "quantizer", "role", "dtype", "scale", "observer", "min", "max", "clipped"].map(str::to_owned);
+    let rows: Vec<Vec<String>> = quantizers
+        .iter()
+        .filter(|q| !is_constant(q.quantizer.spec.role))
+        .map(|q| {
+            let spec = &q.quantizer.spec;
+            let scale =
+                q.quantizer.params.as_ref().map_or("-".to_owned(), |p| format!("{:.6e}", p.scales()[0]));
+            let end = |v: Option<f32>| v.map_or("-".to_owned(), |v| format!("{v:.4}"));
+            vec![
+                q.id.to_string(),
+                q.name.clone(),
+                spec.role.to_string(),
+                spec.dtype.to_string(),
+                scale,
+                spec.observer.clone(),
+                end(q.range.map(|r| r.low)),
+                end(q.range.map(|r| r.high)),
+                q.clipped.map_or("-".to_owned(), |c| format!("{:.4} %", 100.0 * c)),
+            ]
+        })
+        .collect();
+    show::line(&show::table(&header, &rows, 4));
+    let weights = quantizers.len() - rows.len();
+    let out = args.output.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    show::line(&format!(
+        "{out}: {} quantizers of activations, {weights} of constants, from {} frames; state validation",
+        rows.len(),
+        statistics.frames()
+    ));
+    for f in &prepared.forced {
+        show::remark(&format!("{}: {} was asked for: {}", f.node, f.asked, f.reason));
+    }
+    for q in quantizers {
+        if let Some(w) = &q.warning {
+            show::remark(&format!("{} {}: {w}", q.id, q.name));
+        }
+    }
+    for s in &statistics.skipped {
+        show::remark(&format!("skipped {}: {}", s.sample, s.reason));
+    }
+}

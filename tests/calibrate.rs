@@ -1,0 +1,277 @@
+//! Calibration through the binary: from statistics that do not depend on how they were collected to a graph that
+//! quantizes.
+
+mod support;
+
+use samebit::analysis::statistics::Statistics;
+use samebit::data::write_npy;
+use samebit::graph::file;
+use samebit::graph::sample::Rng;
+use samebit::onnx::{self, ImportOptions};
+use samebit::ops;
+use samebit::passes::config::QuantConfig;
+use samebit::passes::prepare::{calibration_graph, prepare};
+use samebit::tensor::Tensor;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use support::binary::{bytes, command, json, refused, text};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
+const CALIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/calib.toml");
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
+
+/// Calibrates the digit classifier with a configuration.
+fn calibrate(dir: &Path, name: &str, config: &str) -> (PathBuf, Value) {
+    let (toml, out) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}.g")));
+    std::fs::write(&toml, config).expect("writes");
+    let v = json(0, &["calibrate", MODEL, "--data", CALIB, "--config", text(&toml), "-o", text(&out)]);
+    (out, v)
+}
+
+fn top1(models: &[&Path]) -> Vec<f64> {
+    let mut args = vec!["eval"];
+    args.extend(models.iter().map(|m| text(m)));
+    args.extend(["--data", DATA]);
+    let v = json(0, &args);
+    let all = v["models"].as_array().expect("a list");
+    all.iter().map(|m| m["metrics"]["top1"].as_f64().expect("a share")).collect()
+}
+
+#[test]
+fn a_calibrated_model_keeps_its_accuracy_and_four_bits_do_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (i8, v) = calibrate(dir.path(), "i8", "");
+    assert_eq!((&v["stage"], &v["state"]), (&Value::from("fake-quant"), &Value::from("validation")));
+    let quantizers = v["quantizers"].as_array().expect("a list");
+    let count = |role: &str| quantizers.iter().filter(|q| q["role"] == role).count();
+    assert!(count("input") == 1 && count("weight") >= 3 && count("activation") >= 2, "{quantizers:?}");
+    for q in quantizers {
+        assert!(q["scale"].as_array().is_some_and(|s| s.iter().all(|s| s.as_f64() > Some(0.0))), "{q}");
+        assert_eq!(q["origin"], "observed");
+    }
+    let (i16, _) =
+        calibrate(dir.path(), "i16", "preset = \"all-i16\"\n[[rule]]\nname = \"*\"\nweight = \"i16\"");
+    let (i4, _) = calibrate(dir.path(), "i4", "[[rule]]\nname = \"*\"\nactivation = \"i4\"\nweight = \"i4\"");
+    let all = top1(&[Path::new(MODEL), &i8, &i16, &i4]);
+    assert!((all[1] - all[0]).abs() <= 0.01, "i8: {all:?}");
+    assert!((all[2] - all[0]).abs() <= 0.002, "i16: {all:?}");
+    assert!(all[0] - all[3] >= 0.01, "i4 activations and weights must cost accuracy: {all:?}");
+    let v = json(0, &["eval", MODEL, text(&i8), "--data", DATA, "--limit", "50"]);
+    assert_eq!((&v["models"][0]["state"], &v["models"][1]["state"]), (&Value::Null, &"validation".into()));
+    assert!(v["models"][1]["agreement"]["logits"]["sqnr_db"].as_f64() < Some(60.0), "it really quantizes");
+}
+
+#[test]
+fn another_observer_needs_no_data() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (stats, direct, later) = (dir.path().join("s"), dir.path().join("d.g"), dir.path().join("l.g"));
+    let (stats, direct, later) = (text(&stats), text(&direct), text(&later));
+    json(0, &["calibrate", MODEL, "--data", CALIB, "--stats", stats, "-o", later]);
+    for observer in ["minmax", "percentile=99.9", "mse", "kl", "mix", "clip_std=3", "norm=2,4.5"] {
+        json(0, &["calibrate", MODEL, "--data", CALIB, "--observer", observer, "-o", direct]);
+        json(0, &["calibrate", MODEL, "--from-stats", stats, "--observer", observer, "-o", later]);
+        assert_eq!(bytes(Path::new(direct)), bytes(Path::new(later)), "{observer}");
+    }
+    refused(
+        &["calibrate", MODEL, "--from-stats", stats, "--observer", "best", "-o", later],
+        &["best", "minmax"],
+    );
+    refused(&["calibrate", MODEL, "--from-stats", MODEL, "-o", later], &["digits.onnx"]);
+    refused(&["calibrate", MODEL, "--from-stats", stats, "--data", CALIB, "-o", later], &["--data"]);
+}
+
+#[test]
+fn statistics_do_not_depend_on_batch_shards_or_grouping() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let observe = |name: &str, more: &[&str]| {
+        let path = d.join(name);
+        let out = d.join("graph.g");
+        let mut args = vec!["calibrate", MODEL, "--data", CALIB, "--stats", text(&path)];
+        args.extend(more);
+        if !more.contains(&"--shard") {
+            args.extend(["-o", text(&out)]);
+        }
+        json(0, &args);
+        path
+    };
+    let want = bytes(&observe("64", &["--batch", "64"]));
+    for batch in ["1", "7"] {
+        assert_eq!(bytes(&observe(batch, &["--batch", batch])), want, "batch {batch}");
+    }
+    assert_eq!(bytes(&observe("threads", &["--threads", "1"])), want, "one thread");
+    let merge = |parts: &[&Path], name: &str| {
+        let out = d.join(name);
+        let mut args = vec!["merge"];
+        args.extend(parts.iter().map(|p| text(p)));
+        args.extend(["-o", text(&out)]);
+        let v = json(0, &args);
+        (out, v)
+    };
+    for of in [1usize, 2, 5] {
+        let shards: Vec<PathBuf> = (0..of)
+            .map(|i| observe(&format!("{i}-{of}"), &["--shard", &format!("{i}/{of}"), "--batch", "5"]))
+            .collect();
+        let mut order: Vec<&Path> = shards.iter().map(PathBuf::as_path).collect();
+        order.reverse();
+        let (all, v) = merge(&order, &format!("all-{of}"));
+        assert_eq!(v["missing"], serde_json::json!([]));
+        // Of one division the bytes are the same in any order; the header names the division.
+        let merged = bytes(&all);
+        assert_eq!(if of == 1 { want.clone() } else { merged.clone() }, merged);
+        order.rotate_left(of / 2);
+        assert_eq!(bytes(&merge(&order, "again").0), merged, "{of} shards in another order");
+        if of == 5 {
+            let (a, _) = merge(&[&shards[3], &shards[1]], "a");
+            let (b, _) = merge(&[&shards[4], &shards[0], &shards[2]], "b");
+            assert_eq!(bytes(&merge(&[&b, &a], "grouped").0), merged, "grouped");
+            refused(&["merge", text(&a), text(&shards[1]), "-o", text(&b)], &["shard 1/5", "already"]);
+            let graph = d.join("incomplete.g");
+            let args = ["calibrate", MODEL, "--from-stats", text(&a), "-o", text(&graph)];
+            refused(&args, &["incomplete", "0/5", "merge"]);
+            assert!(!graph.exists());
+        }
+        let (one, parts) = (d.join("one.g"), d.join("parts.g"));
+        json(0, &["calibrate", MODEL, "--from-stats", text(&d.join("64")), "-o", text(&one)]);
+        json(0, &["calibrate", MODEL, "--from-stats", text(&all), "-o", text(&parts)]);
+        assert_eq!(bytes(&one), bytes(&parts), "{of} shards give the graph of one run");
+    }
+}
+
+#[test]
+fn a_calibration_that_was_killed_goes_on_and_leaves_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let frames = 30_000;
+    let mut rng = Rng::new(3);
+    let x: Vec<f32> = (0..frames * 64).map(|_| rng.float(0.0, 16.0)).collect();
+    write_npy(&d.join("x.npy"), &Tensor::from_f32([frames, 1, 8, 8], x)).expect("writes");
+    let data = d.join("x.npy");
+    let run = |stats: &Path| {
+        let out = d.join("g");
+        command(&[
+            "calibrate",
+            MODEL,
+            "--data",
+            text(&data),
+            "--stats",
+            text(stats),
+            "--resume",
+            "--batch",
+            "4",
+            "-o",
+            text(&out),
+        ])
+    };
+    let (whole, killed) = (d.join("whole"), d.join("killed"));
+    assert!(run(&whole).status().expect("runs").success());
+    let done = |path: &Path| Statistics::load(path).map_or(0, |s| s.done);
+    for _ in 0..2 {
+        let before = done(&killed);
+        let mut child = run(&killed).spawn().expect("starts");
+        let begin = Instant::now();
+        while done(&killed) <= before {
+            assert!(begin.elapsed() < Duration::from_secs(120), "it saves nothing");
+            assert_eq!(child.try_wait().expect("waits"), None, "it ended before it was killed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        assert!(done(&killed) < frames, "killed too late");
+        refused(&["merge", text(&killed), "-o", text(&d.join("m"))], &["unfinished", "--resume"]);
+    }
+    assert!(run(&killed).status().expect("runs").success());
+    assert_eq!(bytes(&whole), bytes(&killed));
+}
+
+#[test]
+fn quantizers_that_never_saw_data_are_refused_with_their_list() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("prepared.g");
+    let graph = onnx::load_model(Path::new(MODEL), &ImportOptions::default()).expect("loads");
+    let float = calibration_graph(graph).expect("float");
+    let mut prepared = prepare(&float, &QuantConfig::default()).expect("prepares").graph;
+    file::save(&prepared, &path).expect("saves");
+    refused(&["eval", text(&path), "--data", DATA], &["/quantizer", "calibration", "samebit calibrate"]);
+    let input = dir.path().join("x.npy");
+    write_npy(&input, &Tensor::from_f32([1, 1, 8, 8], vec![1.0; 64])).expect("writes");
+    refused(
+        &["run", text(&path), "--input", &format!("image={}", text(&input))],
+        &["/quantizer", "calibration"],
+    );
+    for i in 0..prepared.nodes().len() {
+        if let Some(mut q) = prepared.nodes()[i].quantizer().cloned() {
+            q.state = samebit::quant::State::Validation;
+            prepared.set_op(i, ops::fake_quant(q));
+        }
+    }
+    file::save(&prepared, &path).expect("saves");
+    refused(&["eval", text(&path), "--data", DATA], &["never saw data"]);
+}
+
+#[test]
+fn rules_that_match_nothing_or_contradict_themselves_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (toml, out) = (dir.path().join("q.toml"), dir.path().join("g"));
+    let name = {
+        let graph = onnx::load_model(Path::new(MODEL), &ImportOptions::default()).expect("loads");
+        graph.nodes()[0].name.clone()
+    };
+    let near = format!("[[rule]]\nname = \"{name}x\"\nactivation = \"i16\"");
+    for (config, parts) in [
+        (near.as_str(), vec!["rule 1", "matches nothing", name.as_str()]),
+        ("[[rule]]\nop = \"Convs\"\nfloat = true", vec!["matches nothing", "Conv"]),
+        ("[[rule]]\nactivation = \"i8\"", vec!["rule 1", "name, op, role"]),
+        ("[[rule]]\nop = \"Conv\"", vec!["sets nothing"]),
+        ("[[rule]]\nop = \"Conv\"\nactivation = \"i32\"", vec!["i32", "i4, i8, i16"]),
+        ("[[rule]]\nop = \"Conv\"\nrange = [1, -1]", vec!["range"]),
+        ("presets = \"default\"", vec!["presets"]),
+        ("observer = \"best\"", vec!["best", "minmax"]),
+        ("target = \"npu\"", vec!["npu", "samebit"]),
+        ("consistency = 4", vec!["consistency 4"]),
+        ("consistency = 7", vec!["consistency"]),
+        ("[[rule]]\nsensitivity = \"none.json\"\nratio = 0.1\nactivation = \"i16\"", vec!["none.json"]),
+    ] {
+        std::fs::write(&toml, config).expect("writes");
+        refused(&["calibrate", MODEL, "--data", CALIB, "--config", text(&toml), "-o", text(&out)], &parts);
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_nan_stops_calibration_with_the_frame_and_the_node() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut x = vec![1.0f32; 5 * 64];
+    x[3 * 64 + 17] = f32::NAN;
+    let path = dir.path().join("x.npy");
+    write_npy(&path, &Tensor::from_f32([5, 1, 8, 8], x.clone())).expect("writes");
+    let out = dir.path().join("g");
+    let args = ["calibrate", MODEL, "--data", text(&path), "-o", text(&out)];
+    refused(&args, &["frame", "3", "input", "1 NaN"]);
+    x[3 * 64 + 17] = 1.0;
+    x[2 * 64] = 3e38;
+    x[2 * 64 + 1] = -3e38;
+    write_npy(&path, &Tensor::from_f32([5, 1, 8, 8], x)).expect("writes");
+    refused(&args, &["frame", "2", "Conv", "first"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn fixed_ranges_and_types_reach_the_quantizers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_, v) = calibrate(
+        dir.path(),
+        "fixed",
+        "consistency = 2\n[[rule]]\nname = \"image\"\nrange = [-16, 16]\n[[rule]]\nop = \"Conv\"\nactivation = \"i16\"\nobserver = \"minmax\"",
+    );
+    let all = v["quantizers"].as_array().expect("a list");
+    let input = all.iter().find(|q| q["role"] == "input").expect("one");
+    assert_eq!((&input["origin"], &input["scale"]), (&"fixed".into(), &serde_json::json!([0.125])));
+    for q in all.iter().filter(|q| q["role"] == "activation" && q["dtype"] == "i16") {
+        assert_eq!(q["observer"], "minmax");
+        let scale = q["scale"][0].as_f64().expect("a number");
+        assert_eq!(scale.log2().fract(), 0.0, "level 2 has powers of two: {q}");
+    }
+    assert!(all.iter().any(|q| q["dtype"] == "i16"));
+}
