@@ -164,6 +164,10 @@ impl Importer<'_> {
             }
             match trial.result {
                 Ok(types) => fine.push(types),
+                // With the value of what is not known it may be right.
+                Err(ProblemKind::Op(OpError::NotConstant { input, .. })) if doubt.types.contains(&input) => {
+                    return Verdict::default();
+                }
                 Err(_) => {
                     if let Some((blame, kind)) = doubt.blame(world, &trial) {
                         let kinds = faults.entry(blame).or_default();
@@ -316,7 +320,8 @@ impl Doubt {
                     || trial.reader.input_of(name).is_some_and(|i| self.values.contains(&i));
                 (!stand_in).then(|| (Blame::Attribute, kind.clone()))
             }
-            OpError::Axis { .. } => {
+            // Of an input whose rank is not known it says nothing.
+            OpError::Axis { .. } if self.types.is_empty() => {
                 let axes = ["axis", "axes"].iter().any(|n| {
                     world.tried.as_deref() == Some(n)
                         || self.aside.iter().any(|a| a.name == *n)

@@ -9,7 +9,6 @@ const SIZES: [usize; 2] = [97, 89];
 const SHORT_SIZES: [usize; 2] = [13, 11];
 /// Sizes of known inputs that are tried.
 const MOST_SIZES: usize = 12;
-const TYPES: [DType; 5] = [DType::F32, DType::I32, DType::Bool, DType::I8, DType::U8];
 
 /// Types for an input, given those of the others and integers that multiply their sizes, such as a number of groups.
 pub(super) fn types(known: &[&TensorType], factors: &[usize]) -> Vec<TensorType> {
@@ -54,7 +53,7 @@ pub(super) fn types(known: &[&TensorType], factors: &[usize]) -> Vec<TensorType>
             shapes.insert(all);
         }
     }
-    let of = |shape: Vec<Dim>| TYPES.map(|dtype| TensorType { dtype, shape: shape.clone() });
+    let of = |shape: Vec<Dim>| DType::ALL.map(|dtype| TensorType { dtype, shape: shape.clone() });
     shapes.into_iter().flat_map(of).collect()
 }
 
