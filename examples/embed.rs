@@ -5,14 +5,15 @@
 use samebit::exec::Engine;
 use samebit::gpu::{Choice, Device};
 use samebit::graph::ValueId;
-use samebit::onnx::{ImportOptions, load_model};
+use samebit::model;
+use samebit::onnx::ImportOptions;
 use samebit::tensor::{Tensor, element_count};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let model = args.next().unwrap_or_else(|| "assets/quickstart/digits.onnx".into());
-    let graph = load_model(model.as_ref(), &ImportOptions::default())?;
+    let graph = model::load(model.as_ref(), &ImportOptions::default())?;
 
     // The tensor in the middle of the network, unless one is named.
     let middle = &graph.nodes()[graph.nodes().len() / 2];

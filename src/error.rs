@@ -25,6 +25,14 @@ pub enum Error {
         /// Why.
         source: Box<crate::onnx::ImportError>,
     },
+    /// A pass does not take a model.
+    #[error("{}: {source}", path.display())]
+    Pass {
+        /// The model file.
+        path: PathBuf,
+        /// Why.
+        source: Box<crate::passes::PassError>,
+    },
     /// A graph file could not be written.
     #[error("{}: {source}", path.display())]
     Save {

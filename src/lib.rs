@@ -9,6 +9,7 @@ pub mod error;
 pub mod exec;
 pub mod gpu;
 pub mod graph;
+pub mod model;
 mod names;
 pub mod observers;
 pub mod onnx;

@@ -671,3 +671,22 @@ fn the_bundled_digits_open() {
         assert!(values.inputs[0].f32s().iter().all(|v| (0.0..=1.0).contains(v)));
     }
 }
+
+#[test]
+fn arrays_of_16_bit_integers_go_to_inputs_of_their_type() {
+    let dir = folder();
+    let npy = dir.path().join("x.npy");
+    let stored = [
+        Tensor::from_i16([2, 2], vec![-32768, -1, 1, 32767]),
+        Tensor::from_u16([2, 2], vec![0, 1, 32768, 65535]),
+    ];
+    for (codes, other) in [(&stored[0], DType::U16), (&stored[1], DType::I16)] {
+        write_npy(&npy, codes).expect("writes");
+        let graph = |dtype| vec![("x".into(), TensorType::new(dtype, [Dim::Batch(1), Dim::Fixed(2)]))];
+        let set = Dataset::open(&npy).expect("opens");
+        let mut batches = loader(&set, &graph(codes.dtype()), 2, 1).expect("starts");
+        assert_eq!(batches.next().expect("one").expect("reads").inputs[0], *codes);
+        let e = error_of(&npy, &graph(other));
+        assert!(e.contains(&format!("the graph takes {other}")), "{e}");
+    }
+}

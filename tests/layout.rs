@@ -20,7 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["tensor", "quant", "atomic", "digest"]),
     ("exec", &["tensor", "quant", "graph", "ops", "onnx", "passes", "observers", "gpu", "data", "atomic"]),
     // What any library call below the analyses may fail with.
-    ("error", &["onnx", "graph", "data", "exec", "gpu", "atomic"]),
+    ("error", &["onnx", "passes", "graph", "data", "exec", "gpu", "atomic"]),
+    ("model", &["onnx", "passes", "graph", "error"]),
     (
         "analysis",
         &[

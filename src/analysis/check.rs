@@ -208,7 +208,7 @@ impl<'a> Checker<'a> {
             {
                 rows.push(vec!["shared constant".to_owned(), value.name.clone(), takers.join(", ")]);
             }
-            if value.constant.is_none() && self.users.get(&id).is_none() && self.graph.inputs.contains(&id) {
+            if value.constant.is_none() && !self.users.contains_key(&id) && self.graph.inputs.contains(&id) {
                 rows.push(vec!["unused input".to_owned(), value.name.clone(), String::new()]);
             }
         }
@@ -441,10 +441,14 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The range of what a quantized tensor was made from.
+    /// The range of what a tensor was made from: before its quantizer, and before what only gives it another shape.
     fn source_range(&self, v: ValueId) -> Option<Range> {
-        let q = self.producers.get(&v).map(|i| self.node(*i)).filter(|n| n.quantizer().is_some());
-        self.range(q.map_or(v, |n| n.inputs[0])).or_else(|| self.range(v))
+        let producer = self.producers.get(&v).map(|i| self.node(*i));
+        match producer.map(|n| (n, n.op.quant_rule())) {
+            Some((n, QuantRule::Quantizer(_))) => self.source_range(n.inputs[0]).or_else(|| self.range(v)),
+            Some((n, QuantRule::Codes)) => self.range(v).or_else(|| self.source_range(n.inputs[0])),
+            _ => self.range(v),
+        }
     }
 
     fn inputs_of_the_graph(&self, out: &mut Vec<Finding>) {
@@ -485,11 +489,9 @@ impl<'a> Checker<'a> {
         for n in
             self.graph.nodes().iter().filter(|n| ["Concat", "Add", "Sub", "Sum"].contains(&n.op.def().name))
         {
-            let concat = n.op.def().name == "Concat";
             let operands: Vec<(Range, ValueId)> = n
                 .inputs
                 .iter()
-                .filter(|v| concat || self.graph.value(**v).constant.is_none())
                 .filter_map(|v| Some((self.source_range(*v)?, *v)))
                 .filter(|(r, _)| r.absmax() > 0.0)
                 .collect();
@@ -530,7 +532,7 @@ impl<'a> Checker<'a> {
             for i in self.users.get(&v).into_iter().flatten() {
                 match self.node(*i).op.quant_rule() {
                     QuantRule::Quantizer(_) | QuantRule::Codes | QuantRule::Clamp => {
-                        open.extend(&self.node(*i).outputs)
+                        open.extend(&self.node(*i).outputs);
                     }
                     _ => drop(found.insert(self.node(*i).label())),
                 }

@@ -6,7 +6,7 @@ use super::{Common, Outcome, show};
 use crate::error::Error;
 use crate::graph::file::{self, FileError};
 use crate::graph::{Graph, ValueId};
-use crate::onnx;
+use crate::model;
 use crate::tensor::Dim;
 use clap::Args;
 use serde_json::json;
@@ -35,8 +35,7 @@ impl ImportArgs {
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
     let options = args.cut.options()?;
     let to_stdout = args.output == Path::new("-");
-    let graph = onnx::import(&args.model, &options)
-        .map_err(|source| Error::Model { path: args.model.clone(), source: Box::new(source) })?;
+    let graph = model::import(&args.model, &options)?;
     let shown = if to_stdout { Path::new("standard output") } else { args.output.as_path() };
     let saved = if to_stdout {
         show::results_to_stderr();

@@ -9,6 +9,7 @@ mod import;
 mod merge;
 mod model;
 mod print;
+mod profile;
 mod quickstart;
 mod run;
 mod show;
@@ -58,6 +59,8 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Report what of a model is worth a look before and after calibration
     Check(check::CheckArgs),
+    /// Statistics of every tensor of a model over a data set
+    Profile(profile::ProfileArgs),
     /// Measure models on a data set, side by side
     Eval(eval::EvalArgs),
     /// Join the partial results of `eval --shard`, and print their figures when no shard is missing
@@ -114,6 +117,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Devices(a) => start(&a.common, Files::default(), || devices::run(&a)),
         Command::Import(a) => start(&a.common, a.files(), || import::run(&a)),
         Command::Print(a) => start(&a.common, a.files(), || print::run(&a)),
+        Command::Profile(a) => start(&a.common, a.files(), || profile::run(&a)),
         Command::Check(a) => start(&a.common, a.files(), || check::run(&a)),
         Command::Calibrate(a) => start(&a.common, a.files(), || calibrate::run(&a)),
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),

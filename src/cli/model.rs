@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::graph::Graph;
+use crate::model;
 use crate::onnx::{self, ImportOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -29,16 +30,14 @@ impl CutArgs {
         let mixed = !paths.iter().all(is_graph);
         let load = |path: &PathBuf| {
             let options = if mixed && is_graph(path) { &plain } else { &options };
-            onnx::load_model(path, options)
-                .map_err(|source| Error::Model { path: path.clone(), source: Box::new(source) })
+            model::load(path, options)
         };
         paths.iter().map(load).collect()
     }
 
     /// Loads one model.
     pub(super) fn load_one(&self, path: &Path) -> Result<Graph, Error> {
-        onnx::load_model(path, &self.options()?)
-            .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })
+        model::load(path, &self.options()?)
     }
 
     /// As the importer takes it.

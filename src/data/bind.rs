@@ -85,7 +85,13 @@ impl BoundInput {
         let (channels, declared) = input.source.channels();
         let asked = values.iter().find_map(|s| if let Step::Dtype(t) = s { Some(*t) } else { None });
         let steps: Vec<Step> = values.into_iter().filter(|s| !matches!(s, Step::Dtype(_))).collect();
-        let stored = input.source.sample().map_or(DType::U8, |(_, e)| e.dtype());
+        let stored = match input.source.sample() {
+            None => DType::U8,
+            // What is read as i32 may be kept as what it is.
+            Some((_, Element::I16)) if ty.dtype == DType::I16 && steps.is_empty() => DType::I16,
+            Some((_, Element::U16)) if ty.dtype == DType::U16 && steps.is_empty() => DType::U16,
+            Some((_, e)) => e.dtype(),
+        };
         check_dtype(stored, !steps.is_empty(), asked, ty.dtype)?;
         let mut values = Values { steps, channels, declared, dtype: ty.dtype, shape, tables: None };
         if let Some((sample, element)) = input.source.sample() {

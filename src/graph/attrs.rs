@@ -522,12 +522,11 @@ impl Reader {
 
     /// Element type of attribute `name`, an ONNX type number or one of our names.
     pub fn dtype(&mut self, name: &str, default: DType) -> Result<DType, OpError> {
-        let supported = "float (1), uint8 (2), int8 (3), int32 (6), int64 (7), bool (9), float16 (10), double (11), bfloat16 (16)";
+        let supported = "float (1), uint8 (2), int8 (3), uint16 (4), int16 (5), int32 (6), int64 (7), bool (9), float16 (10), double (11), bfloat16 (16), uint4 (21), int4 (22)";
         match self.raw(name) {
             None => Ok(default),
-            Some(AttrValue::Str(s)) => {
-                DType::from_name(&s).ok_or_else(|| self.unsupported(name, s, "f32, i32, bool, i8, u8"))
-            }
+            Some(AttrValue::Str(s)) => DType::from_name(&s)
+                .ok_or_else(|| self.unsupported(name, s, "f32, i32, bool, i4, i8, i16, u4, u8, u16")),
             Some(AttrValue::Int(v)) => onnx_dtype(v).ok_or_else(|| self.unsupported(name, v, supported)),
             Some(v) => Err(Self::wrong(name, &v, supported)),
         }
@@ -540,8 +539,12 @@ pub fn onnx_dtype(number: i64) -> Option<DType> {
         1 | 10 | 11 | 16 => Some(DType::F32),
         2 => Some(DType::U8),
         3 => Some(DType::I8),
+        4 => Some(DType::U16),
+        5 => Some(DType::I16),
         6 | 7 => Some(DType::I32),
         9 => Some(DType::Bool),
+        21 => Some(DType::U4),
+        22 => Some(DType::I4),
         _ => None,
     }
 }

@@ -28,7 +28,7 @@ pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, Reader, Source};
-pub use op::{Lookup, Op, OpDef, OpError, QuantRule, Scratch};
+pub use op::{Grain, Lookup, Op, OpDef, OpError, QuantRule, Scratch};
 pub use verify::GraphError;
 
 use crate::quant::Quantizer;

@@ -79,6 +79,27 @@ pub enum QuantRule<'a> {
     Compute,
     /// It is a quantizer.
     Quantizer(&'a Quantizer),
+    /// Numbers into codes by scales and zero points that are inputs 1 and 2. Kept by import on constants, too, so that
+    /// a pass can make a quantizer of it; in f32 to other passes.
+    Quantize(Grain),
+    /// Codes into numbers, likewise.
+    Dequantize(Grain),
+}
+
+impl QuantRule<'_> {
+    /// Whether it runs in f32 when others are quantized.
+    pub fn is_float(&self) -> bool {
+        matches!(self, QuantRule::Float | QuantRule::Quantize(_) | QuantRule::Dequantize(_))
+    }
+}
+
+/// Along which axis scales that are inputs of an operator lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grain {
+    /// The axis, where there are several scales; -1 is the last one.
+    pub axis: i64,
+    /// How many neighbours along the axis share a scale where scales have the rank of the tensor; 0 where they do not.
+    pub block: usize,
 }
 
 /// What is wrong with one operator, in numbers. Whoever calls adds the node.

@@ -52,6 +52,8 @@ pub(super) struct Importer<'a> {
     pub nodes: Vec<Built>,
     pub problems: Vec<Problem>,
     pub(super) node_names: HashSet<String>,
+    /// Names whose value is known although a node produces it, because it stems from a quantizer.
+    pub(super) quantized: HashSet<String>,
     /// Constants that a node takes, as tensors.
     pub(super) tensors: HashMap<String, Tensor>,
     pub(super) budget: usize,
@@ -78,6 +80,7 @@ impl<'a> Importer<'a> {
             nodes: Vec::new(),
             problems: Vec::new(),
             node_names: HashSet::new(),
+            quantized: HashSet::new(),
             tensors: HashMap::new(),
             budget: FOLDED_TOTAL,
             scratch: Scratch::new(),

@@ -8,7 +8,7 @@ use super::index::operator;
 use super::problem::ProblemKind;
 use super::proto::NodeProto;
 use crate::graph::attrs::{AttrValue, Input, SymInt};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Source};
+use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Source};
 use crate::names::near;
 use crate::ops;
 use crate::tensor::{Tensor, TensorType, element_count};
@@ -16,6 +16,14 @@ use std::sync::Arc;
 
 /// Elements up to which a folded tensor may be larger than what it is computed from.
 const FOLDED_GROWTH: usize = 1 << 20;
+
+/// Elements up to which a quantizer of a constant is also computed.
+const QUANTIZED_KNOWN: usize = 1 << 10;
+
+/// Whether an operator stays in the graph where its inputs are constant, too.
+fn is_quantizer(op: &dyn Op) -> bool {
+    matches!(op.quant_rule(), QuantRule::Quantize(_) | QuantRule::Dequantize(_))
+}
 
 /// An input: its name and, unless what produces it is broken, what is known of it.
 type Given = (String, Option<Known>);
@@ -251,13 +259,17 @@ impl Importer<'_> {
         })?;
         let names: Vec<String> =
             ready.taken.iter().filter_map(|i| site.inputs[*i].as_ref()).map(|(n, _)| n.clone()).collect();
-        if let Some(values) = self.evaluated(site, &ready, &names).map_err(|p| vec![p])? {
-            for (name, c) in site.outputs.iter().zip(values) {
-                self.put(name, State::Is(Known { ty: c.ty(), constant: Some(c) }));
-            }
-            return Ok(());
+        let values = self.evaluated(site, &ready, &names).map_err(|p| vec![p])?;
+        let kept = is_quantizer(ready.op.as_ref()) || names.iter().any(|n| self.quantized.contains(n));
+        if kept || values.is_none() {
+            self.build(site, ready.op, names, &ready.outputs[..site.named()]);
         }
-        self.build(site, ready.op, names, &ready.outputs[..site.named()]);
+        for (name, c) in site.outputs.iter().zip(values.into_iter().flatten()) {
+            if kept {
+                self.quantized.insert(name.clone());
+            }
+            self.put(name, State::Is(Known { ty: c.ty(), constant: Some(c) }));
+        }
         Ok(())
     }
 
@@ -318,7 +330,8 @@ impl Importer<'_> {
         Ok(self.tensors[name].clone())
     }
 
-    /// The outputs of an operator whose inputs are all constant, where they are not too large.
+    /// The outputs of an operator whose inputs are all constant, where they are not too large. Of quantizers those that
+    /// may have to be known as attributes of others.
     fn evaluated(
         &mut self,
         site: &Site,
@@ -331,8 +344,9 @@ impl Importer<'_> {
         }
         let sizes: Option<Vec<usize>> = ready.outputs.iter().map(|t| element_count(&t.dims()?)).collect();
         let total: Option<usize> = sizes.map(|s| s.iter().sum());
-        let Some(total) = total.filter(|n| *n <= self.limit(site)) else { return Ok(None) };
-        self.budget -= total;
+        let most = if is_quantizer(ready.op.as_ref()) { QUANTIZED_KNOWN } else { self.limit(site) };
+        let Some(total) = total.filter(|n| *n <= most) else { return Ok(None) };
+        self.budget = self.budget.saturating_sub(total);
         let tensors: Vec<Tensor> = names.iter().map(|n| self.tensors[n].clone()).collect();
         let values = ready.op.eval(&self.scratch, &tensors)?;
         Ok(Some(values.into_iter().map(Constant::Tensor).collect()))

@@ -234,7 +234,7 @@ pub enum ProblemKind {
 pub enum TensorProblem {
     /// An element type that is not supported.
     #[error(
-        "tensor {tensor:?} has element type {got}; supported: float, float16, bfloat16, double, int8, uint8, int32, int64, bool"
+        "tensor {tensor:?} has element type {got}; supported: float, float16, bfloat16, double, int4, uint4, int8, uint8, int16, uint16, int32, int64, bool"
     )]
     ElementType {
         /// The tensor.

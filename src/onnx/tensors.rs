@@ -5,7 +5,7 @@ use super::problem::TensorProblem;
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataType;
 use crate::graph::attrs::SymInt;
-use crate::tensor::{MAX_RANK, Tensor, element_count};
+use crate::tensor::{DType, MAX_RANK, Tensor, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
 use std::fs::File;
@@ -39,16 +39,17 @@ pub(super) fn read(t: &TensorProto, folder: &Folder) -> Result<Constant, TensorP
     if t.segment.is_some() {
         return Err(TensorProblem::Form { tensor: name(), form: "stored in segments" });
     }
-    let width = match DataType::try_from(t.data_type()).map_err(|_| element_type())? {
-        DataType::Float | DataType::Int32 => 4,
-        DataType::Int64 | DataType::Double => 8,
-        DataType::Float16 | DataType::Bfloat16 => 2,
-        DataType::Int8 | DataType::Uint8 | DataType::Bool => 1,
+    let bits = match DataType::try_from(t.data_type()).map_err(|_| element_type())? {
+        DataType::Float | DataType::Int32 => 32,
+        DataType::Int64 | DataType::Double => 64,
+        DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => 16,
+        DataType::Int8 | DataType::Uint8 | DataType::Bool => 8,
+        DataType::Int4 | DataType::Uint4 => 4,
         _ => return Err(element_type()),
     };
     let (shape, n) =
         shape_of(t).ok_or_else(|| TensorProblem::Dims { tensor: name(), dims: t.dims.clone() })?;
-    let bytes = n as u64 * width;
+    let bytes = (n as u64 * bits).div_ceil(8);
     let size = |unit, expected: u64, got: usize| TensorProblem::Size {
         tensor: name(),
         dims: t.dims.clone(),
@@ -66,9 +67,9 @@ pub(super) fn read(t: &TensorProto, folder: &Folder) -> Result<Constant, TensorP
         Some(raw) if raw.len() as u64 == bytes => from_raw(t, shape, &raw),
         Some(raw) => Err(size("bytes", bytes, raw.len())),
         None => {
-            let got = typed_len(t);
-            if got != n {
-                return Err(size("elements", n as u64, got));
+            let (expected, got) = (if bits == 4 { n.div_ceil(2) } else { n }, typed_len(t));
+            if got != expected {
+                return Err(size("elements", expected as u64, got));
             }
             from_typed(t, shape)
         }
@@ -87,6 +88,15 @@ fn from_raw(t: &TensorProto, shape: Vec<usize>, raw: &[u8]) -> Result<Constant, 
         1 => f32s(raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
         2 => Ok(Constant::Tensor(Tensor::from_u8(shape, raw.to_vec()))),
         3 => Ok(Constant::Tensor(Tensor::from_i8(shape, bytemuck::pod_collect_to_vec(raw)))),
+        4 => {
+            let values = raw.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+            Ok(Constant::Tensor(Tensor::from_u16(shape, values)))
+        }
+        5 => {
+            let values = raw.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b)).collect();
+            Ok(Constant::Tensor(Tensor::from_i16(shape, values)))
+        }
+        21 | 22 => Ok(Constant::Tensor(four_bits(t, &shape, raw))),
         6 => {
             let int = |b: &[u8; 4]| SymInt::Int(i64::from(i32::from_le_bytes(*b)));
             ints(IntKind::I32, raw.as_chunks().0.iter().map(int).collect())
@@ -106,6 +116,16 @@ fn from_raw(t: &TensorProto, shape: Vec<usize>, raw: &[u8]) -> Result<Constant, 
         11 => f32s(raw.as_chunks().0.iter().map(|b| narrow(f64::from_le_bytes(*b))).collect()),
         _ => f32s(raw.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
     }
+}
+
+/// Elements packed two a byte, the first in the lower half.
+fn four_bits(t: &TensorProto, shape: &[usize], raw: &[u8]) -> Tensor {
+    let signed = t.data_type() == DataType::Int4 as i32;
+    let code = |half: u8| i32::from(half) - if signed && half > 7 { 16 } else { 0 };
+    let halves = raw.iter().flat_map(|b| [b & 15, b >> 4]);
+    let codes: Vec<i32> = halves.take(shape.iter().product()).map(code).collect();
+    let dtype = if signed { DType::I4 } else { DType::U4 };
+    Tensor::from_codes(dtype, shape, &codes).expect("the number of bytes was checked")
 }
 
 fn element(t: &TensorProto, dtype: &'static str, index: usize, value: i64) -> TensorProblem {
@@ -132,6 +152,9 @@ fn from_typed(t: &TensorProto, shape: Vec<usize>) -> Result<Constant, TensorProb
         1 => Tensor::from_f32(shape, t.float_data.clone()),
         2 => Tensor::from_u8(shape, narrowed(t, "uint8")?),
         3 => Tensor::from_i8(shape, narrowed(t, "int8")?),
+        4 => Tensor::from_u16(shape, narrowed(t, "uint16")?),
+        5 => Tensor::from_i16(shape, narrowed(t, "int16")?),
+        21 | 22 => four_bits(t, &shape, &narrowed(t, "a byte of two uint4 or int4")?),
         6 => {
             let values = t.int32_data.iter().map(|v| SymInt::Int(i64::from(*v))).collect();
             return Ok(Constant::Ints(Ints::new(IntKind::I32, shape, values)));

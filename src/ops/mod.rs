@@ -22,6 +22,7 @@ mod gemm;
 mod gemm_cpu;
 mod grid_sample;
 mod identity;
+mod linear;
 mod lookup;
 mod lp_normalize;
 mod lrn;
@@ -85,7 +86,9 @@ pub static OPS: &[&OpDef] = &[
     &unary::cosh::DEF,
     &cum_sum::DEF,
     &depth_space::DEPTH_TO_SPACE,
+    &linear::dequantize::DEF,
     &binary::div::DEF,
+    &linear::dynamic::DEF,
     &einsum::DEF,
     &unary::elu::DEF,
     &binary::equal::DEF,
@@ -138,6 +141,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::prelu::DEF,
     &pad::DEF,
     &binary::pow::DEF,
+    &linear::quantize::DEF,
     &unary::quick_gelu::DEF,
     &range::DEF,
     &unary::reciprocal::DEF,

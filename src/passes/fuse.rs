@@ -184,11 +184,12 @@ pub fn groups(graph: &Graph) -> Groups {
     let users = graph.users();
     let mut out = Groups::default();
     let mut claimed: HashSet<usize> = HashSet::new();
-    // From the back, so that of two products that are added the later one takes the addition.
-    for first in (0..graph.nodes().len()).rev() {
-        let node = &graph.nodes()[first];
-        let rule = node.op.quant_rule();
-        if claimed.contains(&first) || !matches!(rule, QuantRule::Gemm { .. } | QuantRule::Compute) {
+    // Products first, and from the back, so that of two products that are added the later one takes the addition.
+    let all = graph.nodes().iter().enumerate().rev();
+    let products = all.clone().filter(|(_, n)| is_gemm(n));
+    let others = all.filter(|(_, n)| matches!(n.op.quant_rule(), QuantRule::Compute));
+    for (first, node) in products.chain(others) {
+        if claimed.contains(&first) {
             continue;
         }
         let mut members = vec![first];
@@ -236,8 +237,9 @@ pub fn groups(graph: &Graph) -> Groups {
             out.groups.push(Group { nodes, output });
         }
     }
-    out.groups.reverse();
-    out.unfused.reverse();
+    let place: HashMap<NodeId, usize> = graph.nodes().iter().enumerate().map(|(i, n)| (n.id, i)).collect();
+    out.groups.sort_by_key(|g| g.nodes.last().map(|id| place[id]));
+    out.unfused.sort_by_key(|u| u.nodes.first().map(|id| place[id]));
     out
 }
 

@@ -1,6 +1,7 @@
 //! Passes: from graph to graph. Each ends with a verified graph.
 
 pub mod config;
+pub mod from_qdq;
 pub mod fuse;
 pub mod prepare;
 pub mod recognise;

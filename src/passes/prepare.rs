@@ -116,8 +116,7 @@ impl<'a> Placement<'a> {
         };
         let rule_says = |i: usize| p.rules.activation(Target::Node(i)).is_some_and(|r| r.float);
         let islands = graph.nodes().iter().enumerate();
-        p.float =
-            islands.map(|(i, n)| matches!(n.op.quant_rule(), QuantRule::Float) || rule_says(i)).collect();
+        p.float = islands.map(|(i, n)| n.op.quant_rule().is_float() || rule_says(i)).collect();
         if config.preset != Preset::AllI8 {
             p.tail();
         }
@@ -169,7 +168,7 @@ impl<'a> Placement<'a> {
         let rule = self.rule_of(i);
         let node = &self.graph.nodes()[i];
         let member = self.in_group(i);
-        if self.seen.contains(&i) || (self.float[i] && !member) || matches!(rule, QuantRule::Float) {
+        if self.seen.contains(&i) || (self.float[i] && !member) || rule.is_float() {
             return;
         }
         self.seen.insert(i);

@@ -6,7 +6,7 @@
 
 Per test a folder: `model.onnx`; `case.json` with `op_types` (subgraphs included; of another domain than ONNX's own as
 `domain.Op`), `opset`, `inputs` and `outputs` (`name`, `file`, `dtype`), `rtol`, `atol`; and the npy files named there
-(bfloat16 as float32, dtype `bf16`). A test whose tensors npy cannot hold (sequences, absent optionals, strings, 4- and 8-bit floats, ...) has
+(bfloat16 as float32, dtype `bf16`; 4-bit integers as 8-bit ones, dtypes `i4` and `u4`). A test whose tensors npy cannot hold (sequences, absent optionals, strings, 8-bit floats, ...) has
 `"unsupported_io": true` and a `reason` instead of `inputs` and `outputs`.
 """
 import json
@@ -23,6 +23,8 @@ DTYPES = {np.dtype(n): s for n, s in (
     ("uint16", "u16"), ("uint32", "u32"), ("uint64", "u64"), ("float16", "f16"), ("float32", "f32"),
     ("float64", "f64"))}
 
+# Held by npy as 8-bit integers.
+FOUR_BITS = {"INT4": "i4", "UINT4": "u4"}
 
 # Inputs that say what is computed rather than what with: samebit wants them to be constants of the model, as
 # exporters write them, so the tests that feed them at run time get them as initializers.
@@ -63,6 +65,9 @@ def save(folder, kind, infos, values):
         if value.dtype not in DTYPES:
             raise Unsupported(f"{kind} {info.name} is of dtype {declared}")
         dtype = DTYPES[value.dtype]
+        if declared in FOUR_BITS:
+            dtype = FOUR_BITS[declared]
+            value = np.asarray(value).astype(np.int8 if dtype == "i4" else np.uint8)
         if declared == "BFLOAT16" and dtype == "u16":  # The upper halves of floats, which npy can hold whole.
             value, dtype = (np.asarray(value).astype(np.uint32) << 16).view(np.float32), "bf16"
         listed.append({"name": info.name, "file": f"{kind}_{i}.npy", "dtype": dtype})
