@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of rows that are brought to C order at a time, for arrays in Fortran order.
-const BAND: usize = 32 << 20;
+const BAND: usize = 16 << 20;
 
 /// Elements of a file that are hashed to tell it from others: all of a small one, as many blocks of this size of a
 /// larger one.
@@ -29,7 +29,7 @@ pub(super) enum Store {
 }
 
 /// Rows in C order of an array in Fortran order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Band {
     rows: Range<usize>,
     bytes: Vec<u8>,
@@ -44,8 +44,9 @@ pub struct Array {
     path: PathBuf,
     header: Header,
     store: Store,
-    /// For Fortran order only: the rows that were read last, and those around them.
-    band: Mutex<Band>,
+    /// For Fortran order only: the rows that were read last, and those around them. Two, as threads that read ahead are
+    /// on both sides of an edge.
+    bands: Mutex<Vec<Band>>,
     /// Of a member of an archive, as the archive has it.
     checksum: Option<u32>,
 }
@@ -76,7 +77,7 @@ impl Array {
 
     /// An array whose elements, as many as the header says, are in `store`; with the checksum of an archive's member.
     pub(super) fn new(path: &Path, header: Header, store: Store, checksum: Option<u32>) -> Array {
-        Array { path: path.to_path_buf(), header, store, band: Mutex::default(), checksum }
+        Array { path: path.to_path_buf(), header, store, bands: Mutex::default(), checksum }
     }
 
     /// The file.
@@ -211,12 +212,17 @@ impl Array {
         if rows.len() > most {
             return self.gather(rows, row);
         }
-        // A panic leaves the band as it was.
-        let mut band = self.band.lock().unwrap_or_else(PoisonError::into_inner);
-        if rows.start < band.rows.start || rows.end > band.rows.end {
-            let wider = rows.start..rows.start.saturating_add(most).min(self.rows());
-            *band = Band { bytes: self.gather(wider.clone(), row)?, rows: wider };
+        // A panic leaves whole bands.
+        let mut bands = self.bands.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |b: &Band| b.rows.start <= rows.start && rows.end <= b.rows.end;
+        if !bands.iter().any(holds) {
+            bands.truncate(1);
+            let start = rows.start / most * most;
+            let start = if rows.end <= start.saturating_add(most) { start } else { rows.start };
+            let wider = start..start.saturating_add(most).min(self.rows());
+            bands.insert(0, Band { bytes: self.gather(wider.clone(), row)?, rows: wider });
         }
+        let band = bands.iter().find(|b| holds(b)).unwrap_or(&bands[0]);
         let from = (rows.start - band.rows.start) * row;
         Ok(band.bytes[from..from + rows.len() * row].to_vec())
     }
