@@ -1,5 +1,6 @@
 //! `samebit calibrate`: from a float model and a data set to a fake-quant graph with frozen scales.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{Observed, PassOptions, QuantizerReport, fill, is_constant, observe};
@@ -63,6 +64,15 @@ pub(super) struct CalibrateArgs {
     cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl CalibrateArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        let given = [&self.config, &self.data, &self.from_stats];
+        let files =
+            given.into_iter().flatten().fold(Files::default().reads(&self.model), |f, path| f.reads(path));
+        files.keeps("--stats", self.stats.as_deref()).writes("-o", self.output.as_deref())
+    }
 }
 
 pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
