@@ -10,6 +10,7 @@ mod model;
 mod print;
 mod quickstart;
 mod run;
+mod save_onnx;
 mod show;
 
 use crate::error::Error;
@@ -62,6 +63,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Run a model once and write its outputs
     Run(run::RunArgs),
+    /// Write a graph as an ONNX model, quantizers as QuantizeLinear and DequantizeLinear
+    SaveOnnx(save_onnx::SaveOnnxArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -117,6 +120,7 @@ fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
         Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),
         Command::Merge(a) => (a.common.clone(), with_threads(&a.common, || merge::run(&a))),
         Command::Run(a) => (a.common.clone(), with_threads(&a.common, || run::run(&a))),
+        Command::SaveOnnx(a) => (a.common.clone(), with_threads(&a.common, || save_onnx::run(&a))),
         Command::Quickstart(a) => (a.common.clone(), with_threads(&a.common, || quickstart::run(&a))),
     }
 }

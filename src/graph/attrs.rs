@@ -91,9 +91,47 @@ impl fmt::Display for AttrValue {
     }
 }
 
-/// Attributes of one operator, in the order in which it prints them.
+/// Where the newest operator set of ONNX has what an attribute of ours says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In an attribute of its name.
+    Attribute,
+    /// In input `index`: integers as int64, numbers as float, one alone as a scalar.
+    Input(usize),
+    /// In input `index`, one alone as a list of one.
+    List(usize),
+    /// In input `index`, a scalar of the element type of output 0.
+    Element(usize),
+    /// In an attribute that is a tensor of one element of the type of output 0.
+    Tensor,
+    /// In an attribute that is the number of an element type.
+    Type,
+    /// Nowhere, because it follows from the rest of the node.
+    Implied,
+    /// Nowhere: what it says cannot be said.
+    Unsaid,
+}
+
+/// How ONNX writes an operator, as far as it differs from attributes of the same names.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Attrs(pub Vec<(String, AttrValue)>);
+pub struct OnnxForm {
+    /// Attributes that ONNX has elsewhere.
+    pub places: Vec<(String, Place)>,
+    /// Inputs that must be of int64.
+    pub wide_inputs: Vec<usize>,
+    /// Outputs that are of int64.
+    pub wide_outputs: Vec<usize>,
+}
+
+/// Attributes of one operator, in the order in which it prints them, and how ONNX writes them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attrs(pub Vec<(String, AttrValue)>, pub OnnxForm);
+
+impl From<Vec<(String, AttrValue)>> for Attrs {
+    fn from(list: Vec<(String, AttrValue)>) -> Attrs {
+        Attrs(list, OnnxForm::default())
+    }
+}
 
 impl Attrs {
     /// None.
@@ -104,6 +142,31 @@ impl Attrs {
     fn with(mut self, name: &str, v: AttrValue) -> Self {
         self.0.push((name.to_owned(), v));
         self
+    }
+
+    /// Says where ONNX has the attribute that was added last.
+    pub fn at_place(mut self, place: Place) -> Self {
+        if let Some((name, _)) = self.0.last() {
+            self.1.places.push((name.clone(), place));
+        }
+        self
+    }
+
+    /// Says that ONNX takes this input as int64.
+    pub fn wide_input(mut self, i: usize) -> Self {
+        self.1.wide_inputs.push(i);
+        self
+    }
+
+    /// Says that ONNX gives this output as int64.
+    pub fn wide_output(mut self, i: usize) -> Self {
+        self.1.wide_outputs.push(i);
+        self
+    }
+
+    /// Adds integers that may depend on the batch.
+    pub fn sym_ints(self, name: &str, v: &[SymInt]) -> Self {
+        self.with(name, AttrValue::Ints(v.to_vec()))
     }
 
     /// Adds an integer.
@@ -141,9 +204,9 @@ impl Attrs {
         self.with(name, AttrValue::Str(v.to_owned()))
     }
 
-    /// Equality in which a NaN equals itself.
+    /// Equality of names and values, in which a NaN equals itself.
     pub fn same_bits(&self, other: &Attrs) -> bool {
-        format!("{self:?}") == format!("{other:?}")
+        format!("{:?}", self.0) == format!("{:?}", other.0)
     }
 
     /// Replaces every multiple of N by its value; `None` when one overflows.
@@ -530,6 +593,21 @@ impl Reader {
             Some(AttrValue::Int(v)) => onnx_dtype(v).ok_or_else(|| self.unsupported(name, v, supported)),
             Some(v) => Err(Self::wrong(name, &v, supported)),
         }
+    }
+}
+
+/// ONNX's type number of an element type.
+pub fn onnx_number(dtype: DType) -> i64 {
+    match dtype {
+        DType::F32 => 1,
+        DType::U8 => 2,
+        DType::I8 => 3,
+        DType::U16 => 4,
+        DType::I16 => 5,
+        DType::I32 => 6,
+        DType::Bool => 9,
+        DType::U4 => 21,
+        DType::I4 => 22,
     }
 }
 
