@@ -1,5 +1,5 @@
-//! Speed of the executors: images per second for each model and device, GFLOP/s of products and convolutions, and
-//! the ratio to ONNX Runtime measured in the same run.
+//! Speed of the executors: images per second for each model and device, GFLOP/s of products and convolutions, the ratio
+//! to ONNX Runtime measured in the same run, and what observing every tensor of a model costs.
 //!
 //! `cargo bench [-- FILTER]`. The peer is run by the Python that `SAMEBIT_PEER_PYTHON` names, with the packages of
 //! `benches/peers/requirements.txt`; without it the ratio is left out. Models are the bundled one, a ResNet-18 shape
@@ -10,7 +10,7 @@ use samebit::exec::Engine;
 use samebit::gpu::{Choice, Device};
 use samebit::graph::attrs::Input;
 use samebit::graph::sample::{Fill, Rng, SampleInput};
-use samebit::graph::{Attrs, Graph, Reader, Source};
+use samebit::graph::{Attrs, Graph, Reader, Source, ValueId};
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::ops;
 use samebit::tensor::{DType, Dim, Tensor, TensorType};
@@ -28,6 +28,7 @@ fn main() {
     }
     kernels(&devices, &wanted);
     models(&devices, &wanted);
+    observing(&devices, &wanted);
 }
 
 /// Median of the seconds that `f` takes, over at least three runs and about a second.
@@ -171,17 +172,43 @@ fn models(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
     }
 }
 
-fn images_per_second(graph: &Graph, device: &Device, batch: usize) -> f64 {
+/// What statistics of every f32 tensor of a model cost.
+fn observing(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
+    println!("\nmodel, batch, device, seconds of a run, ratio of observing all its tensors to it (medians)");
+    for path in model_files() {
+        let name = format!("observe {}", path.file_stem().unwrap_or_default().to_string_lossy());
+        let Some(graph) = load_model(&path, &ImportOptions::default()).ok().filter(|_| wanted(&name)) else {
+            continue;
+        };
+        let outputs = graph.nodes().iter().flat_map(|n| &n.outputs).chain(&graph.inputs);
+        let floats: Vec<ValueId> =
+            outputs.copied().filter(|v| graph.value(*v).ty.dtype == DType::F32).collect();
+        let batches: &[usize] = if graph.is_batched() { &[1, 8] } else { &[1] };
+        for &batch in batches {
+            let inputs = random_inputs(&graph, batch);
+            for device in devices {
+                let mut engine = Engine::new(graph.clone(), device);
+                let plain = median(|| drop(engine.run(&inputs, &[]).expect("runs")));
+                engine.watch(&floats).expect("f32, no constants");
+                let seconds = median(|| drop(engine.observe(&inputs).expect("runs")));
+                println!("{name}, {batch}, {}, {plain:.4}, {:.2}", short(device), seconds / plain);
+            }
+        }
+    }
+}
+
+fn random_inputs(graph: &Graph, batch: usize) -> Vec<Tensor> {
     let mut rng = Rng::new(3);
-    let inputs: Vec<Tensor> = graph
-        .inputs
-        .iter()
-        .map(|id| {
-            let ty = &graph.value(*id).ty;
-            let shape: Vec<usize> = ty.shape.iter().map(|d: &Dim| d.at(batch).expect("small")).collect();
-            SampleInput::of(shape, Fill::Range(0.0, 1.0)).draw(&mut rng)
-        })
-        .collect();
+    let draw = |id: &ValueId| {
+        let ty = &graph.value(*id).ty;
+        let shape: Vec<usize> = ty.shape.iter().map(|d: &Dim| d.at(batch).expect("small")).collect();
+        SampleInput::of(shape, Fill::Range(0.0, 1.0)).draw(&mut rng)
+    };
+    graph.inputs.iter().map(draw).collect()
+}
+
+fn images_per_second(graph: &Graph, device: &Device, batch: usize) -> f64 {
+    let inputs = random_inputs(graph, batch);
     let mut engine = Engine::new(graph.clone(), device);
     let seconds = median(|| {
         engine.run(&inputs, &[]).expect("runs");

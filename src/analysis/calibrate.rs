@@ -138,24 +138,33 @@ pub fn observe(
         out.statistics = stats;
         return Ok(out);
     }
+    let fixed = bound.fixed_batch();
+    if let Some(b) = fixed.filter(|b| !rest.len().is_multiple_of(*b)) {
+        return Err(Error::Usage(format!(
+            "the model takes {b} frames at once, {} samples are no multiple of that: give --limit",
+            rest.len()
+        )));
+    }
     let loading = LoaderOptions { batch: engine.batch(&[])?, ..LoaderOptions::default() };
     let mut loader = Loader::new(bound, loading)?.or_nothing();
-    let mut summaries = vec![Summary::new(); values.len()];
+    engine.watch(&values)?;
+    // What the file held; summaries of this run are added to it.
+    let held = stats.tensors.clone();
     loop {
         let batch = loader.next().transpose()?;
         if let Some(batch) = &batch {
             let start = Instant::now();
-            let trace = engine.run(&batch.inputs, &values)?;
-            let mut frames = Vec::new();
-            for (v, s) in values.iter().zip(&mut summaries) {
-                let t = &trace.values[v];
-                frames.push(s.observe_frames(t.f32s(), batch.frames(), observers::plane(t.shape())));
+            if fixed.is_some_and(|b| batch.frames() < b) {
+                let what =
+                    "samples that could not be read leave a batch of the model's fixed size incomplete";
+                return Err(Error::Usage(format!("{what}: take them out of the data set")));
             }
+            let seen = engine.observe(&batch.inputs)?;
             out.busy += start.elapsed();
             out.timed += batch.frames();
-            out.dispatches += trace.dispatches;
-            out.cpu_ops = trace.cpu_ops;
-            check_numbers(&mut engine, batch, &values, &frames)?;
+            out.dispatches += seen.dispatches;
+            out.cpu_ops = seen.cpu_ops;
+            check_numbers(&mut engine, batch, &values, &seen.frames)?;
         }
         stats.done = before + loader.frames() + loader.skipped().len();
         let known = stats.skipped.len();
@@ -168,10 +177,10 @@ pub fn observe(
         stats.skipped.extend(new);
         progress(stats.done);
         if batch.is_none() || saving.is_due() {
-            for (name, summary) in names.iter().zip(&mut summaries) {
-                if let Some(all) = stats.tensors.get_mut(name) {
-                    all.merge(&std::mem::take(summary));
-                }
+            for (name, summary) in names.iter().zip(engine.summaries()?) {
+                let mut all = held[name].clone();
+                all.merge(summary);
+                stats.tensors.insert(name.clone(), all);
             }
             saving.save(&stats)?;
         }
@@ -184,7 +193,7 @@ pub fn observe(
     Ok(out)
 }
 
-fn bind(graph: &Graph, data: &Dataset) -> Result<BoundDataset, Error> {
+pub(super) fn bind(graph: &Graph, data: &Dataset) -> Result<BoundDataset, Error> {
     let inputs: Vec<_> =
         graph.inputs.iter().map(|v| (graph.value(*v).name.clone(), graph.value(*v).ty.clone())).collect();
     Ok(data.inputs_for(&inputs)?)

@@ -4,5 +4,6 @@ pub mod calibrate;
 pub mod check;
 pub mod eval;
 pub mod partial;
+pub mod profile;
 mod running;
 pub mod statistics;

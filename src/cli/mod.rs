@@ -8,6 +8,7 @@ mod import;
 mod merge;
 mod model;
 mod print;
+mod profile;
 mod quickstart;
 mod run;
 mod save_onnx;
@@ -57,6 +58,8 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Report what of a model is worth a look before and after calibration
     Check(check::CheckArgs),
+    /// Statistics of every tensor of a model over a data set
+    Profile(profile::ProfileArgs),
     /// Measure models on a data set, side by side
     Eval(eval::EvalArgs),
     /// Join the partial results of `eval --shard`, and print their figures when no shard is missing
@@ -115,6 +118,7 @@ fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
         Command::Devices(a) => (a.common.clone(), with_threads(&a.common, || devices::run(&a))),
         Command::Import(a) => (a.common.clone(), with_threads(&a.common, || import::run(&a))),
         Command::Print(a) => (a.common.clone(), with_threads(&a.common, || print::run(&a))),
+        Command::Profile(a) => (a.common.clone(), with_threads(&a.common, || profile::run(&a))),
         Command::Check(a) => (a.common.clone(), with_threads(&a.common, || check::run(&a))),
         Command::Calibrate(a) => (a.common.clone(), with_threads(&a.common, || calibrate::run(&a))),
         Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),

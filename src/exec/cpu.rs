@@ -29,9 +29,31 @@ impl CpuExecutor {
     /// # Errors
     /// Inputs that do not fit, and what an operator finds in its data (an index outside its axis).
     pub fn run(&self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
+        self.walk(inputs, taps, &mut |_, _| {})
+    }
+
+    /// Runs once and shows each value, inputs first, as soon as it is there.
+    ///
+    /// # Errors
+    /// As [`CpuExecutor::run`].
+    pub(super) fn watch(
+        &self,
+        inputs: &[Tensor],
+        show: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<(), ExecError> {
+        self.walk(inputs, &[], show).map(drop)
+    }
+
+    fn walk(
+        &self,
+        inputs: &[Tensor],
+        taps: &[ValueId],
+        show: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<Trace, ExecError> {
         super::check_inputs(&self.graph, inputs)?;
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
         for (id, t) in self.graph.inputs.iter().zip(inputs) {
+            show(*id, t);
             live.insert(*id, t.clone());
         }
         let wanted = |v: &ValueId| taps.contains(v) || self.graph.outputs.contains(v);
@@ -43,6 +65,7 @@ impl CpuExecutor {
             let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
             let outputs = super::eval(node, &self.scratch, &args)?;
             drop(args);
+            node.outputs.iter().zip(&outputs).for_each(|(v, t)| show(*v, t));
             live.extend(node.outputs.iter().copied().zip(outputs));
             for v in dead.iter().filter(|v| !wanted(v)) {
                 if let Some(t) = live.remove(v) {

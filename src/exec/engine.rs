@@ -1,8 +1,10 @@
 //! One engine over both executors, for any number of frames: it splits what does not fit at once.
 
+mod watch;
+
 use super::cpu::{fits_the_cpu, peak_bytes};
 use super::frames::{batch_axis, concatenate, is_separable, rows};
-use super::{CpuExecutor, ExecError, GpuExecutor, Trace, batch_of};
+use super::{CpuExecutor, ExecError, GpuExecutor, Purpose, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
 use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::Tensor;
@@ -31,8 +33,9 @@ pub struct Engine {
     budget: u64,
     /// Whether frames can be computed apart.
     separable: bool,
-    /// Batch chosen for a list of taps.
-    chosen: HashMap<Vec<ValueId>, usize>,
+    /// Batch chosen for what runs are for.
+    chosen: HashMap<Purpose, usize>,
+    watching: Option<watch::Watching>,
     warnings: Vec<String>,
     /// Whether the GPU has run something.
     warm: bool,
@@ -66,6 +69,7 @@ impl Engine {
             budget,
             separable,
             chosen: HashMap::new(),
+            watching: None,
             warnings: Vec::new(),
             warm: false,
         }
@@ -103,7 +107,11 @@ impl Engine {
     /// # Errors
     /// A graph of which not even one frame fits the device.
     pub fn batch(&mut self, taps: &[ValueId]) -> Result<usize, ExecError> {
-        if let Some(b) = self.chosen.get(taps) {
+        self.batch_for(&Purpose::Taps(taps.to_vec()))
+    }
+
+    fn batch_for(&mut self, purpose: &Purpose) -> Result<usize, ExecError> {
+        if let Some(b) = self.chosen.get(purpose) {
             return Ok(*b);
         }
         let mut batch = self.most;
@@ -114,7 +122,7 @@ impl Engine {
         }
         if let Backend::Gpu(gpu) = &self.backend {
             loop {
-                match gpu.plan(batch, taps) {
+                match gpu.plan_for(batch, purpose) {
                     Ok(plan) if batch == 1 || plan.batch_bytes() <= self.budget => break,
                     Ok(_) => {}
                     Err(e) if batch == 1 || !is_too_large(&e) => return Err(e),
@@ -123,7 +131,7 @@ impl Engine {
                 batch /= 2;
             }
         }
-        self.chosen.insert(taps.to_vec(), batch);
+        self.chosen.insert(purpose.clone(), batch);
         Ok(batch)
     }
 
@@ -177,20 +185,22 @@ impl Engine {
                     parts.push(trace);
                     done += count;
                 }
-                Err(e) if count > 1 && is_too_large(&e) => self.shrink(count, taps, &e),
+                Err(e) if count > 1 && is_too_large(&e) => {
+                    self.shrink(count, Purpose::Taps(taps.to_vec()), &e);
+                }
                 Err(e) => return Err(e),
             }
         }
         Ok(self.join(parts))
     }
 
-    fn shrink(&mut self, count: usize, taps: &[ValueId], why: &ExecError) {
+    fn shrink(&mut self, count: usize, purpose: Purpose, why: &ExecError) {
         if let Backend::Gpu(gpu) = &self.backend {
             gpu.forget_plans();
         }
         let batch = count / 2;
         self.warnings.push(format!("{count} frames at once do not fit ({why}); going on with {batch}"));
-        self.chosen.insert(taps.to_vec(), batch);
+        self.chosen.insert(purpose, batch);
     }
 
     fn run_at_once(&mut self, batch: usize, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {

@@ -1,8 +1,10 @@
 //! The GPU executor: plans made concrete on a device, kept for the next run.
 
+mod watch;
+
 use super::plan::{Constant, Memory, Plan, Span, Transfer};
 use super::relayout::{from_words, to_words};
-use super::{ExecError, Trace};
+use super::{ExecError, Purpose, Trace};
 use crate::gpu::{Bound, Buffer, Copy, Gpu, Region, Submission};
 use crate::graph::lower::{Layout, View};
 use crate::graph::{Graph, Scratch, ValueId};
@@ -18,7 +20,7 @@ const KEPT_PLANS: usize = 4;
 const CONSTANT_BUFFER: u64 = 64 << 20;
 
 /// What a plan is made for.
-type Key = (usize, Vec<ValueId>);
+type Key = (usize, Purpose);
 
 /// A part of a buffer of constants.
 #[derive(Clone, Debug)]
@@ -37,6 +39,7 @@ pub struct GpuExecutor {
     /// Constants on the device, shared by all plans.
     constants: Mutex<HashMap<Constant, Part>>,
     scratch: Scratch,
+    watching: Mutex<Option<watch::Watching>>,
     poison: bool,
 }
 
@@ -56,6 +59,8 @@ struct ReadySegment {
     before: Vec<Copy>,
     dispatches: Vec<Bound>,
     after: Vec<Copy>,
+    /// Where the results of what is watched come to, in the last segment of a plan that observes.
+    results: Option<Buffer>,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,6 +76,7 @@ impl GpuExecutor {
             plans: Mutex::default(),
             constants: Mutex::default(),
             scratch: Scratch::new(),
+            watching: Mutex::default(),
             poison: false,
         }
     }
@@ -89,6 +95,13 @@ impl GpuExecutor {
         Plan::new(&self.graph.at_batch(batch)?, taps, self.gpu.limits())
     }
 
+    pub(super) fn plan_for(&self, batch: usize, purpose: &Purpose) -> Result<Plan, ExecError> {
+        match purpose {
+            Purpose::Taps(taps) => self.plan(batch, taps),
+            Purpose::Watch => self.observing_plan(batch),
+        }
+    }
+
     /// Gives the memory of all plans back; constants stay.
     pub fn forget_plans(&self) {
         lock(&self.plans).clear();
@@ -99,7 +112,7 @@ impl GpuExecutor {
     /// # Errors
     /// What is beyond the device, and its failures.
     pub fn prepare(&self, batch: usize, taps: &[ValueId]) -> Result<(), ExecError> {
-        self.ready(batch, taps).map(drop)
+        self.ready(batch, &Purpose::Taps(taps.to_vec())).map(drop)
     }
 
     /// Runs once, at the batch that the inputs have. Inputs in the graph's order; `taps` are values wanted beside the
@@ -109,24 +122,35 @@ impl GpuExecutor {
     /// Inputs that do not fit, what is beyond the device, and its failures.
     pub fn run(&self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
         let batch = super::batch_of(&self.graph, inputs)?;
-        let ready = self.ready(batch, taps)?;
+        let ready = self.ready(batch, &Purpose::Taps(taps.to_vec()))?;
         let ready = lock(&ready);
+        let (host, _) = self.execute(&ready, inputs)?;
+        let wanted = ready.graph.outputs.iter().chain(taps);
+        let values = wanted.map(|v| (*v, value(&ready.graph, &host, *v))).collect();
+        Ok(Trace { values, dispatches: ready.plan.dispatches(), cpu_ops: ready.plan.cpu_ops.clone() })
+    }
+
+    /// Runs all segments: the values that are then on the host, and the results of what is watched.
+    fn execute(
+        &self,
+        ready: &Ready,
+        inputs: &[Tensor],
+    ) -> Result<(HashMap<ValueId, Tensor>, Vec<u32>), ExecError> {
         super::check_inputs(&ready.graph, inputs)?;
         let mut host: HashMap<ValueId, Tensor> = HashMap::new();
         for (v, t) in ready.graph.inputs.iter().zip(inputs) {
             host.insert(*v, t.clone());
         }
+        let mut results = Vec::new();
         for (planned, segment) in ready.plan.segments.iter().zip(&ready.segments) {
             for node in planned.host.iter().map(|i| &ready.graph.nodes()[*i]) {
                 let args: Vec<Tensor> = node.inputs.iter().map(|v| value(&ready.graph, &host, *v)).collect();
                 let outputs = super::eval(node, &self.scratch, &args)?;
                 host.extend(node.outputs.iter().copied().zip(outputs));
             }
-            self.device_part(&ready, &planned.uploads, &planned.reads, segment, &mut host)?;
+            results = self.device_part(ready, &planned.uploads, &planned.reads, segment, &mut host)?;
         }
-        let wanted = ready.graph.outputs.iter().chain(taps);
-        let values = wanted.map(|v| (*v, value(&ready.graph, &host, *v))).collect();
-        Ok(Trace { values, dispatches: ready.plan.dispatches(), cpu_ops: ready.plan.cpu_ops.clone() })
+        Ok((host, results))
     }
 
     fn device_part(
@@ -136,12 +160,12 @@ impl GpuExecutor {
         reads: &[Transfer],
         segment: &ReadySegment,
         host: &mut HashMap<ValueId, Tensor>,
-    ) -> Result<(), ExecError> {
+    ) -> Result<Vec<u32>, ExecError> {
         if segment.before.is_empty() && segment.dispatches.is_empty() && segment.after.is_empty() {
             for r in reads {
                 host.insert(r.value, from_words(r.view.dtype, &r.view.shape, r.view.layout, &[]));
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
         let upload = ready.upload.as_ref().filter(|_| !uploads.is_empty());
         if let Some(buffer) = upload {
@@ -151,6 +175,7 @@ impl GpuExecutor {
             self.gpu.fill_upload(buffer, &parts)?;
         }
         let readback = ready.readback.as_ref().filter(|_| !segment.after.is_empty());
+        let readback = segment.results.as_ref().or(readback);
         self.gpu.submit(&Submission {
             before: &segment.before,
             dispatches: &segment.dispatches,
@@ -158,6 +183,9 @@ impl GpuExecutor {
             upload,
             readback,
         })?;
+        if let Some(results) = &segment.results {
+            return Ok(self.gpu.read(results, bytemuck::pod_collect_to_vec)?);
+        }
         let bytes_of = |all: &[u8], r: &Transfer| -> Tensor {
             let from = usize::try_from(r.offset).expect("within a buffer");
             let len = usize::try_from(r.at.bytes).expect("within a buffer");
@@ -174,12 +202,12 @@ impl GpuExecutor {
             None => reads.iter().map(|r| (r.value, bytes_of(&[], r))).collect(),
         };
         host.extend(got);
-        Ok(())
+        Ok(Vec::new())
     }
 
-    /// The plan for a batch and taps, with its memory, made at the first call.
-    fn ready(&self, batch: usize, taps: &[ValueId]) -> Result<Arc<Mutex<Ready>>, ExecError> {
-        let key = (batch, taps.to_vec());
+    /// The plan for a batch and a purpose, with its memory, made at the first call.
+    fn ready(&self, batch: usize, purpose: &Purpose) -> Result<Arc<Mutex<Ready>>, ExecError> {
+        let key = (batch, purpose.clone());
         let mut plans = lock(&self.plans);
         if let Some(i) = plans.iter().position(|(k, _)| *k == key) {
             let found = plans.remove(i);
@@ -191,14 +219,14 @@ impl GpuExecutor {
             plans.remove(0);
         }
         let graph = self.graph.at_batch(batch)?;
-        let ready = Arc::new(Mutex::new(self.make_ready(graph, taps)?));
+        let plan = self.plan_for(batch, purpose)?;
+        let ready = Arc::new(Mutex::new(self.make_ready(graph, plan)?));
         plans.push((key, Arc::clone(&ready)));
         Ok(ready)
     }
 
-    fn make_ready(&self, graph: Graph, taps: &[ValueId]) -> Result<Ready, ExecError> {
-        let (gpu, limits) = (&*self.gpu, self.gpu.limits());
-        let plan = Plan::new(&graph, taps, limits)?;
+    fn make_ready(&self, graph: Graph, plan: Plan) -> Result<Ready, ExecError> {
+        let gpu = &*self.gpu;
         let arenas: Vec<Buffer> = (0..)
             .zip(&plan.arenas)
             .map(|(i, bytes): (usize, _)| gpu.storage(&format!("arena {i}"), *bytes))
@@ -212,8 +240,12 @@ impl GpuExecutor {
         let some = |bytes: u64| (bytes > 0).then_some(bytes);
         let upload = some(plan.upload_bytes).map(|b| gpu.upload_buffer("upload", b)).transpose()?;
         let readback = some(plan.readback_bytes).map(|b| gpu.readback_buffer("readback", b)).transpose()?;
+        let results = some(plan.result_bytes).map(|b| gpu.storage("results", b)).transpose()?;
+        let watching = lock(&self.watching);
         let locate = |s: &Span| -> (&Buffer, u64) {
             match s.memory {
+                Memory::Results => (results.as_ref().expect("it has bytes"), s.offset),
+                Memory::Histograms => (&watching.as_ref().expect("the plan watches").histograms, s.offset),
                 Memory::Arena(a) => (&arenas[a], s.offset),
                 Memory::Constant(c) => (&constants[c].buffer, constants[c].offset + s.offset),
                 Memory::Table(t) => (&tables[t].buffer, tables[t].offset + s.offset),
@@ -248,7 +280,13 @@ impl GpuExecutor {
                 Some(Copy { from: from.clone(), from_offset, to, to_offset: r.offset, bytes: r.at.bytes })
             });
             let after = after.collect();
-            segments.push(ReadySegment { before, dispatches, after });
+            segments.push(ReadySegment { before, dispatches, after, results: None });
+        }
+        if let (Some(from), Some(last)) = (&results, segments.last_mut()) {
+            let to = gpu.readback_buffer("readback of results", from.size())?;
+            let (from, bytes) = (from.clone(), from.size());
+            last.after.push(Copy { from, from_offset: 0, to: to.clone(), to_offset: 0, bytes });
+            last.results = Some(to);
         }
         Ok(Ready { graph, plan, segments, upload, readback })
     }

@@ -5,6 +5,7 @@ mod engine;
 mod frames;
 mod gpu;
 mod memory;
+mod observe;
 pub mod parity;
 pub mod plan;
 mod relayout;
@@ -12,6 +13,7 @@ mod relayout;
 pub use cpu::CpuExecutor;
 pub use engine::Engine;
 pub use gpu::GpuExecutor;
+pub use observe::{Frames, Observed, Watch};
 pub use plan::Plan;
 
 use crate::gpu::GpuError;
@@ -21,7 +23,7 @@ use crate::tensor::{Dim, Tensor};
 use std::collections::BTreeMap;
 
 /// Kernels of the executor itself.
-pub static KERNELS: &[&Kernel] = &[&relayout::COPY];
+pub static KERNELS: &[&Kernel] = &[&relayout::COPY, &observe::RUNS, &observe::FRAMES];
 
 /// What a run produced: graph outputs and tapped values, in logical layout.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,15 @@ pub struct Trace {
     pub dispatches: u64,
     /// Labels of the nodes that ran on the CPU although a GPU was asked for, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
+}
+
+/// What a run is for, beside the outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    /// These values are wanted, too.
+    Taps(Vec<ValueId>),
+    /// No values are wanted, only statistics of those that are watched.
+    Watch,
 }
 
 /// A run failed.
@@ -86,6 +97,17 @@ pub enum ExecError {
         /// What was given.
         got: String,
     },
+    /// A value whose numbers cannot be observed.
+    #[error("tensor {name:?} cannot be observed: it is {what}, and only f32 that a run computes can be")]
+    Unwatchable {
+        /// Its name.
+        name: String,
+        /// What it is.
+        what: String,
+    },
+    /// Statistics were asked for that nobody collects.
+    #[error("no statistics are being collected: no tensors were named, or a run failed since")]
+    NotWatching,
     /// A wrong number of inputs.
     #[error("the graph has {expected} inputs, got {got}")]
     InputCount {

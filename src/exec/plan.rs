@@ -8,7 +8,7 @@ mod build;
 #[cfg(test)]
 mod tests;
 
-use super::ExecError;
+use super::{ExecError, Watch};
 use crate::gpu::Limits;
 use crate::gpu::kernels::Access;
 use crate::graph::lower::{Kernel, Layout, View};
@@ -25,6 +25,10 @@ pub enum Memory {
     Constant(usize),
     /// Table of this index.
     Table(usize),
+    /// Histograms of watched values, which outlive the plan.
+    Histograms,
+    /// Results of watched values.
+    Results,
 }
 
 /// Bytes in some memory.
@@ -113,6 +117,10 @@ pub struct Plan {
     pub readback_bytes: u64,
     /// Nodes that the host computes, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
+    /// Values that are observed, with where their results lie; these are read back after the last segment.
+    pub watched: Vec<(Watch, Span)>,
+    /// Bytes of all results.
+    pub result_bytes: u64,
 }
 
 impl Plan {
@@ -135,6 +143,25 @@ impl Plan {
         b.finish()
     }
 
+    /// Plans a concrete graph in order to observe these values, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn observing(graph: &Graph, watched: &[Watch], limits: &Limits) -> Result<Plan, ExecError> {
+        let wanted: BTreeSet<ValueId> = watched.iter().map(|w| w.value).collect();
+        let mut b = Builder::new(graph, limits);
+        b.expect(watched)?;
+        b.watch(&graph.inputs)?;
+        let needed = needed_nodes(graph, &wanted);
+        for (i, node) in graph.nodes().iter().enumerate() {
+            if needed.contains(&i) {
+                b.node(i, node)?;
+                b.watch(&node.outputs)?;
+            }
+        }
+        b.finish()
+    }
+
     /// Dispatches of a run.
     pub fn dispatches(&self) -> u64 {
         self.segments.iter().map(|s| s.steps.len() as u64).sum()
@@ -149,8 +176,13 @@ impl Plan {
 
     /// Bytes that grow with the batch: arenas, and the buffers between host and device.
     pub fn batch_bytes(&self) -> u64 {
-        self.arenas.iter().sum::<u64>() + self.upload_bytes + self.readback_bytes
+        self.arenas.iter().sum::<u64>() + self.upload_bytes + self.readback_bytes + self.result_bytes
     }
+}
+
+/// Bytes that the histograms of so many watched values take.
+pub(super) fn watched_bytes(values: usize, limits: &Limits) -> u64 {
+    build::histogram(values, limits).offset
 }
 
 /// Nodes on which a wanted value depends.

@@ -31,16 +31,28 @@ pub(super) fn relayout(from: &View, layout: Layout) -> Option<Dispatch> {
             _ => merged.push((dim, len, step)),
         }
     }
-    let column = |f: fn(&(usize, usize, usize)) -> usize| -> Vec<usize> { merged.iter().map(f).collect() };
+    Some(dispatch(&merged))
+}
+
+/// The dispatch that copies elements of input 0 that lie `steps` apart to a dense output 0. None for no elements.
+pub(super) fn strided(dims: &[usize], steps: &[usize]) -> Option<Dispatch> {
+    let axes: Vec<_> = dims.iter().zip(steps).map(|(d, s)| (*d, *d, *s)).collect();
+    (!dims.contains(&0)).then(|| dispatch(&axes))
+}
+
+/// `copy.wgsl` over axes from slowest to fastest: length with padding, without, and step in x.
+fn dispatch(list: &[(usize, usize, usize)]) -> Dispatch {
+    let column = |f: fn(&(usize, usize, usize)) -> usize| -> Vec<usize> { list.iter().map(f).collect() };
+    let n: usize = list.iter().map(|a| a.0).product();
     let params = Params {
-        n: u32(y.len()),
-        rank: u32(merged.len()),
+        n: u32(n),
+        rank: u32(list.len()),
         pad: [0; 2],
         dims: axes(&column(|m| m.0), 1),
         lens: axes(&column(|m| m.1), 1),
         steps: axes(&column(|m| m.2), 0),
     };
-    Some(Dispatch::new(&COPY, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(y.len())))
+    Dispatch::new(&COPY, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n))
 }
 
 /// Calls `f(physical index, logical index)` for each element, in logical order.

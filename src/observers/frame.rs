@@ -1,5 +1,6 @@
 //! What one frame of a tensor adds to its summary, computed on the CPU as `shaders/observe*.wgsl` compute it.
 
+use super::piece::{COUNTERS, Part, Piece, part};
 use rayon::prelude::*;
 
 /// Bits of 2^-40, the least magnitude with a bin of its own, and the least that counts in moments: no sum of such
@@ -8,8 +9,7 @@ pub(super) const LEAST: u32 = (127 - 40) << 23;
 /// Bits of 2^24, the least magnitude beyond the bins.
 pub(super) const MOST: u32 = (127 + 24) << 23;
 /// Bits of 2^48, the least magnitude that makes moments infinite: 2^31 squares of smaller ones stay finite.
-const UNBOUNDED: u32 = (127 + 48) << 23;
-const INFINITY: u32 = 0x7f80_0000;
+pub(super) const UNBOUNDED: u32 = (127 + 48) << 23;
 
 /// Low bits of an f32 that a bin ignores: 6 bits of its mantissa are left.
 pub(super) const DROPPED: u32 = 17;
@@ -24,18 +24,8 @@ pub const RUN: usize = 64;
 /// Partial sums of a frame, which a tree adds up.
 pub const LANES: usize = 64;
 
-/// Counters for what has no bin (zeros, NaN, infinities). Several, since an addition must wait for the one before it
-/// on the same counter.
-const ASIDE: usize = 16;
-/// A power of two, so that an index needs no check.
-const COUNTERS: usize = 1 << 14;
-const _: () = assert!(HISTOGRAM + ASIDE <= COUNTERS);
-
 /// Elements that one task takes at a time.
 const PIECE: usize = 1 << 15;
-/// Elements whose indices are computed at once.
-const BLOCK: usize = 1024;
-
 /// Statistics of one frame of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FrameStats {
@@ -51,7 +41,7 @@ pub struct FrameStats {
     pub min: f32,
     /// Greatest finite number; minus infinity where there is none.
     pub max: f32,
-    /// Sum of the numbers of magnitudes from 2^-40 to below 2^48, in the order that [`observe`] defines.
+    /// Sum of the numbers of magnitudes from 2^-40 to below 2^48, in the order that the shader `observe.wgsl` has, too.
     pub sum: f32,
     /// Sum of their squares, each rounded to f32.
     pub squares: f32,
@@ -92,27 +82,6 @@ pub fn plane(frame: &[usize]) -> usize {
     if frame.len() >= 3 { frame[2..].iter().product() } else { frame.iter().product() }
 }
 
-/// Consecutive elements of a frame, cut into planes from their start.
-#[derive(Clone, Copy)]
-struct Piece {
-    frame: usize,
-    start: usize,
-    len: usize,
-    plane: usize,
-}
-
-/// What the elements of a piece give.
-struct Part {
-    frame: usize,
-    zeros: u64,
-    nans: u64,
-    infinities: u64,
-    min: f32,
-    max: f32,
-    /// Sum and sum of squares of each run, in order.
-    runs: Vec<[f32; 2]>,
-}
-
 /// Counts elements into `histogram` and gives the statistics of each frame. `x` is `frames` frames of `frame` elements,
 /// one behind the other; each is `plane`s in logical order.
 ///
@@ -127,7 +96,7 @@ pub(super) fn observe(
     histogram: &mut [u64],
 ) -> Vec<FrameStats> {
     let pieces = pieces(frames, frame, plane.max(1));
-    let each = pieces.len().div_ceil(2 * rayon::current_num_threads()).max(4);
+    let each = pieces.len().div_ceil(2 * rayon::current_num_threads()).max(2);
     let chunks: Vec<(Vec<u32>, Vec<Part>)> = pieces
         .par_chunks(each)
         .map(|chunk| {
@@ -160,116 +129,6 @@ fn pieces(frames: usize, frame: usize, plane: usize) -> Vec<Piece> {
         }
     }
     out
-}
-
-fn part(piece: Piece, x: &[f32], counts: &mut [u32]) -> Part {
-    let mut out = Part {
-        frame: piece.frame,
-        zeros: 0,
-        nans: 0,
-        infinities: 0,
-        min: f32::INFINITY,
-        max: f32::NEG_INFINITY,
-        runs: Vec::new(),
-    };
-    x.chunks(BLOCK).for_each(|block| count(block, &mut out, counts));
-    // A zero has one sign.
-    (out.min, out.max) = (out.min + 0.0, out.max + 0.0);
-    run_sums(x, piece.plane, &mut out.runs);
-    out
-}
-
-#[inline]
-fn magnitude(x: f32) -> u32 {
-    x.to_bits() & i32::MAX.cast_unsigned()
-}
-
-/// Counts a block, by passes without branches, which the compiler turns into vector instructions.
-#[allow(clippy::cast_possible_truncation, reason = "places within a block")]
-fn count(block: &[f32], out: &mut Part, counts: &mut [u32]) {
-    const BELOW: i32 = (LEAST - (1 << DROPPED)).cast_signed();
-    let mut index = [0u32; BLOCK];
-    let (mut zeros, mut special) = (0u32, 0u32);
-    let (mut min, mut max) = (out.min, out.max);
-    for (i, (x, at)) in block.iter().zip(&mut index).enumerate() {
-        let a = magnitude(*x).cast_signed();
-        let clamped = a.max(BELOW).min(MOST.cast_signed());
-        let bin = ((clamped - BELOW) >> DROPPED).cast_unsigned() + (x.to_bits() >> 31) * SIDE as u32;
-        let (zero, beyond) = (a == 0, a >= INFINITY.cast_signed());
-        *at = if zero | beyond { (HISTOGRAM + i % ASIDE) as u32 } else { bin };
-        zeros += u32::from(zero);
-        special += u32::from(beyond);
-        min = if *x < min { *x } else { min };
-        max = if *x > max { *x } else { max };
-    }
-    for at in &index[..block.len()] {
-        counts[*at as usize % COUNTERS] += 1;
-    }
-    out.zeros += u64::from(zeros);
-    if special == 0 {
-        (out.min, out.max) = (min, max);
-        return;
-    }
-    for x in block {
-        if x.is_finite() {
-            (out.min, out.max) = (out.min.min(*x), out.max.max(*x));
-        } else {
-            out.nans += u64::from(x.is_nan());
-            out.infinities += u64::from(x.is_infinite());
-        }
-    }
-}
-
-/// Appends the sums of a piece's runs in order.
-#[allow(clippy::needless_range_loop, reason = "the same places of several lists")]
-fn run_sums(x: &[f32], plane: usize, out: &mut Vec<[f32; 2]>) {
-    /// Runs that are added side by side, because an addition waits for the one before it.
-    const SIDE_BY_SIDE: usize = 8;
-    let (full, rest) = (plane / RUN, plane % RUN);
-    let per_plane = plane.div_ceil(RUN);
-    let planes = x.len() / plane.max(1);
-    out.resize(planes * per_plane, [0.0; 2]);
-    let mut add = |first: usize, len: usize, each: usize| {
-        // Runs of one length: `each` of every plane, from run `first` of it on.
-        let total = planes * each;
-        for at in (0..total).step_by(SIDE_BY_SIDE) {
-            // Past the end the last run is added once more.
-            let place = |i: usize| {
-                let i = (at + i).min(total - 1);
-                (i / each, first + i % each)
-            };
-            let runs: [&[f32]; SIDE_BY_SIDE] = std::array::from_fn(|i| {
-                let (p, r) = place(i);
-                &x[p * plane + r * RUN..][..len]
-            });
-            let (mut s, mut q) = ([0.0f32; SIDE_BY_SIDE], [0.0f32; SIDE_BY_SIDE]);
-            for j in 0..len {
-                for i in 0..SIDE_BY_SIDE {
-                    let v = counted(runs[i][j]);
-                    s[i] += v;
-                    q[i] += v * v;
-                }
-            }
-            for i in 0..SIDE_BY_SIDE {
-                let (p, r) = place(i);
-                out[p * per_plane + r] = [s[i], q[i]];
-            }
-        }
-    };
-    if full > 0 {
-        add(0, RUN, full);
-    }
-    if rest > 0 {
-        add(full, rest, 1);
-    }
-}
-
-/// The number as moments see it: 0 unless its magnitude is from 2^-40 to below 2^48.
-#[inline]
-fn counted(x: f32) -> f32 {
-    let a = magnitude(x).cast_signed();
-    let counts = (a >= LEAST.cast_signed()) & (a < UNBOUNDED.cast_signed());
-    if counts { x } else { 0.0 }
 }
 
 fn finish(elements: usize, parts: &[Part]) -> FrameStats {

@@ -12,6 +12,7 @@ mod moving;
 mod mse;
 mod norm;
 mod percentile;
+mod piece;
 mod summary;
 
 pub use exact_sum::ExactSum;

@@ -167,7 +167,7 @@ impl Op for FakeQuant {
         let runs = y.par_chunks_mut(run).zip(x.f32s().par_chunks(run)).enumerate();
         runs.with_min_len(CHUNK.div_ceil(run)).for_each(|(i, (y, x))| {
             let step = steps[i % steps.len()];
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = step.fake_quantize(*x));
+            step.fake_quantize_all(x, y);
         });
         Ok(vec![Tensor::from_f32(x.shape(), y)])
     }

@@ -75,6 +75,55 @@ impl Step {
         self.dequantize(self.quantize(x))
     }
 
+    /// [`Step::fake_quantize`] of each element, in loops without branches. Of `x` and `y` the shorter one counts.
+    pub fn fake_quantize_all(&self, x: &[f32], y: &mut [f32]) {
+        let narrow = self.low >= -65536 && self.high <= 65536;
+        match (narrow, self.division, self.rounding) {
+            (false, ..) | (_, Division::Real, _) => {
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = self.fake_quantize(*x));
+            }
+            (_, Division::Multiply, Rounding::HalfEven) => {
+                self.each(x, y, |x| x * self.inverse, half_even);
+            }
+            (_, division, rounding) => {
+                let quotient =
+                    |x| if division == Division::Multiply { x * self.inverse } else { x / self.scale };
+                match rounding {
+                    Rounding::HalfEven => self.each(x, y, quotient, half_even),
+                    Rounding::HalfUp => self.each(x, y, quotient, |_, rest| (rest >= 0.5, rest < -0.5)),
+                    Rounding::HalfAway => self.each(x, y, quotient, |_, rest| (rest >= 0.5, rest <= -0.5)),
+                }
+            }
+        }
+    }
+
+    /// `turn` says of an integer and what a quotient has beyond it, toward zero, whether to go up or down by one.
+    #[inline(always)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "within 2^17 by the clamp; NaN gives 0"
+    )]
+    fn each(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        quotient: impl Fn(f32) -> f32,
+        turn: impl Fn(i32, f32) -> (bool, bool),
+    ) {
+        // Beyond every code of 16 bits, whatever the zero point.
+        const MOST: f32 = 131_072.0;
+        for (y, x) in y.iter_mut().zip(x) {
+            let v = quotient(*x).clamp(-MOST, MOST);
+            let whole = v as i32;
+            // Exact, since both are multiples of the quotient's last bit.
+            let (up, down) = turn(whole, v - whole as f32);
+            let code = whole + i32::from(up) - i32::from(down);
+            let code = (code + self.zero_point).clamp(self.low, self.high);
+            *y = (code - self.zero_point) as f32 * self.scale;
+        }
+    }
+
     /// The smallest number whose code is at least `code`; `None` where no number's is.
     pub fn threshold(&self, code: i32) -> Option<f32> {
         const INFINITY: i64 = 0x7f80_0000;
@@ -93,6 +142,12 @@ impl Step {
         }
         Some(number(at))
     }
+}
+
+#[inline(always)]
+fn half_even(whole: i32, rest: f32) -> (bool, bool) {
+    let odd = whole & 1 == 1;
+    (rest > 0.5 || (rest == 0.5 && odd), rest < -0.5 || (rest == -0.5 && odd))
 }
 
 #[cfg(test)]
@@ -211,6 +266,28 @@ mod tests {
             assert_eq!(step.quantize(f32::NAN), step.zero_point());
             assert_eq!(step.quantize(-0.0), step.zero_point());
             assert_eq!(step.fake_quantize(0.0).to_bits(), 0);
+        }
+    }
+
+    #[test]
+    fn slices_are_quantized_as_their_elements() {
+        let mut rng = Rng::new(8);
+        for _ in 0..4 {
+            for q in all(&mut rng) {
+                let step = q.step(0);
+                let (low, high) = q.codes();
+                let mut x = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-45, -1e-45];
+                for _ in 0..300 {
+                    let t = step.threshold(rng.code(low + 1, high)).unwrap();
+                    x.extend((-3..=3).map(|by| next(t, by)));
+                    x.push(rng.float(-2.0, 2.0) * step.scale() * high as f32);
+                }
+                let mut y = vec![0.0; x.len()];
+                step.fake_quantize_all(&x, &mut y);
+                for (x, y) in x.iter().zip(y) {
+                    assert_eq!(y.to_bits(), step.fake_quantize(*x).to_bits(), "{x:?} by {q:?}");
+                }
+            }
         }
     }
 

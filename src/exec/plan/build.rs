@@ -1,5 +1,9 @@
 //! Makes a plan: where each tensor lies in which layout, what is copied, which steps run.
 
+mod watch;
+
+pub(super) use watch::histogram;
+
 use super::super::ExecError;
 use super::super::memory::{self, Object};
 use super::super::relayout::relayout;
@@ -17,6 +21,8 @@ enum Home {
     Object(usize),
     Constant(usize),
     Table(usize),
+    Histogram(usize),
+    Results(usize),
 }
 
 struct Draft {
@@ -417,6 +423,8 @@ impl<'a> Builder<'a> {
                 let bytes = padded(self.plan.tables[t].len() as u64 * 4);
                 Span { memory: Memory::Table(t), offset: 0, bytes }
             }
+            Home::Histogram(i) => histogram(i, limits),
+            Home::Results(i) => self.plan.watched[i].1,
         };
         let mut segments = Vec::new();
         let (mut upload_bytes, mut readback_bytes) = (0, 0);
