@@ -3,10 +3,11 @@
 //! [`import`] reads a model of operator set 9 to 21 into a [`Graph`]: what the wanted outputs do not need is not looked
 //! at, shape arithmetic is computed with the symbolic batch N, nodes whose inputs are all known are evaluated, and
 //! every node that is left must be one of [`crate::ops::OPS`] with attributes that it supports. All that is wrong with a
-//! model is reported at once ([`ImportError::Problems`]).
+//! model is reported at once ([`ImportError::Problems`]). [`export`] writes a graph back.
 
 mod attributes;
 mod constant;
+mod export;
 mod fold;
 mod import;
 mod importer;
@@ -16,6 +17,7 @@ mod problem;
 mod proto;
 mod tensors;
 
+pub use export::{ExportError, Exported, OPSET, export};
 pub use problem::{ImportError, MAX_OPSET, MIN_OPSET, Problem, ProblemKind, TensorProblem};
 
 use crate::graph::{Graph, file};
