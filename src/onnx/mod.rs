@@ -7,6 +7,7 @@
 
 mod attributes;
 mod constant;
+mod doubt;
 mod export;
 mod fold;
 mod import;
@@ -15,6 +16,7 @@ mod index;
 mod node;
 mod problem;
 mod proto;
+mod standin;
 mod tensors;
 
 pub use export::{ExportError, Exported, OPSET, export};
@@ -44,7 +46,7 @@ pub struct ImportOptions {
     pub shapes: BTreeMap<String, Vec<Dim>>,
 }
 
-/// Reads `NAME=1x3x224x224`; `N` and `2N` are the batch and multiples of it.
+/// Reads `NAME=1x3x224x224`; `N` and `2N` are the batch and multiples of it. 0 is a size, as it is in ONNX.
 ///
 /// # Errors
 /// What is expected, when the text is something else.

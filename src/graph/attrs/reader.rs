@@ -3,7 +3,7 @@
 use super::{AttrValue, Attrs, SymInt, normalize_axis, onnx_dtype};
 use crate::graph::op::OpError;
 use crate::tensor::{DType, Tensor, TensorType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Where a [`Reader`] reads from.
@@ -49,6 +49,10 @@ pub struct Reader {
     /// Which inputs are given without their type being known.
     unknown: Vec<usize>,
     consumed: Vec<bool>,
+    /// Attributes that were asked for, there or not.
+    asked: BTreeSet<String>,
+    /// What was looked for in an input, and which.
+    in_inputs: Vec<(String, usize)>,
     outputs: usize,
 }
 
@@ -64,7 +68,8 @@ impl Reader {
         let consumed = vec![false; inputs.len()];
         let attrs = attrs.0.into_iter().map(|(k, v)| (k, (v, false))).collect();
         let op_type = op_type.to_owned();
-        Reader { source, op_type, attrs, inputs, unknown: Vec::new(), consumed, outputs }
+        let (unknown, asked, in_inputs) = Default::default();
+        Reader { source, op_type, attrs, inputs, unknown, consumed, asked, in_inputs, outputs }
     }
 
     /// Says which inputs are given although neither type nor value is known, because what produces them has a problem
@@ -148,8 +153,24 @@ impl Reader {
         unread.map(|(k, (v, _))| (k.as_str(), v)).collect()
     }
 
+    /// Attributes that were asked for, there or not.
+    pub fn asked(&self) -> &BTreeSet<String> {
+        &self.asked
+    }
+
+    /// The input that says `name` where that is no attribute.
+    pub fn input_of(&self, name: &str) -> Option<usize> {
+        self.in_inputs.iter().find(|(n, _)| n == name).map(|(_, i)| *i)
+    }
+
+    /// Whether something was looked for in input `i`.
+    pub fn reads_input(&self, i: usize) -> bool {
+        self.in_inputs.iter().any(|(_, input)| *input == i)
+    }
+
     /// An attribute's value, marked as read.
     pub fn raw(&mut self, name: &str) -> Option<AttrValue> {
+        self.asked.insert(name.to_owned());
         let (v, read) = self.attrs.get_mut(name)?;
         *read = true;
         Some(v.clone())
@@ -287,6 +308,7 @@ impl Reader {
         if !self.has_input(index) || self.source == Source::Graph {
             return Ok(None);
         }
+        self.in_inputs.push((name.to_owned(), index));
         let values = match self.known(index) {
             Some(Known::Ints { values, .. }) => Some(values.clone()),
             Some(Known::Tensor(t)) => {
@@ -331,6 +353,7 @@ impl Reader {
         if !self.has_input(index) || self.source == Source::Graph {
             return Ok(None);
         }
+        self.in_inputs.push((name.to_owned(), index));
         let values: Option<Vec<f32>> = match self.known(index) {
             Some(Known::Tensor(t)) => match (t.as_f32(), t.as_i32()) {
                 (Some(v), _) => Some(v.to_vec()),
