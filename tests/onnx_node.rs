@@ -203,7 +203,8 @@ fn cases() -> Vec<(PathBuf, String, Case)> {
     out
 }
 
-/// Nodes whose inputs are all of a type that is not read: their attributes are known and right, whatever the node.
+/// Right nodes some of whose inputs are of a type that is not read: that is all that is wrong, whatever the node. All
+/// inputs are made so, each alone, and all but each.
 fn inputs_that_are_refused() {
     let (mut tried, mut failures) = (0, Vec::new());
     for (dir, name, case) in cases() {
@@ -211,18 +212,37 @@ fn inputs_that_are_refused() {
         if !case.is_claimed() || excepted || case.inputs.is_empty() {
             continue;
         }
-        let mut bytes = std::fs::read(dir.join("model.onnx")).expect("every case has a model.onnx");
-        let changed = with_texts(&mut bytes);
+        let bytes = std::fs::read(dir.join("model.onnx")).expect("every case has a model.onnx");
+        // Another release of ONNX has cases that are neither right here nor excepted.
+        if onnx::import_bytes(bytes.clone(), &ImportOptions::default()).is_err() {
+            continue;
+        }
         let of_input =
             |p: &Problem| matches!(&p.kind, ProblemKind::Tensor(TensorProblem::ElementType { .. }));
-        match onnx::import_bytes(bytes, &ImportOptions::default()) {
-            Err(ImportError::Problems(p)) if p.len() <= changed && p.iter().all(of_input) => tried += 1,
-            Err(e) => failures.push(format!("{name}: {e}")),
-            Ok(_) => failures.push(format!("{name}: imported")),
+        let inputs = with_texts(&mut bytes.clone(), |_| true);
+        let mut try_with = |which: &dyn Fn(usize) -> bool| {
+            let mut bytes = bytes.clone();
+            with_texts(&mut bytes, which);
+            let changed = (0..inputs).filter(|i| which(*i)).count();
+            match onnx::import_bytes(bytes, &ImportOptions::default()) {
+                Err(ImportError::Problems(p)) if p.len() <= changed && p.iter().all(of_input) => tried += 1,
+                Err(e) => failures.push(format!("{name}: {e}")),
+                // An input that is not used is not looked at.
+                Ok(_) if changed < inputs => {}
+                Ok(_) => failures.push(format!("{name}: imported")),
+            }
+        };
+        try_with(&|_| true);
+        for one in (0..inputs).filter(|_| inputs > 1) {
+            try_with(&|i| i == one);
+            try_with(&|i| i != one);
         }
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(tried > 600 || std::env::var_os("SAMEBIT_ONNX_NODE_FILTER").is_some(), "only {tried} were tried");
+    assert!(
+        tried > 2000 || std::env::var_os("SAMEBIT_ONNX_NODE_FILTER").is_some(),
+        "only {tried} were tried"
+    );
 }
 
 fn claimed_node_tests_pass() {

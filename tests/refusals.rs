@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "refusals/doubt.rs"]
+mod doubt;
 mod support;
 
 use samebit::onnx::{ImportError, ImportOptions, Problem, import_bytes, parse_shape};
@@ -427,4 +429,77 @@ fn reflecting_more_than_the_axis_has_is_refused() {
     }
     let e = import(&[0, i64::MIN, 0, i64::MAX]).unwrap_err().to_string();
     assert!(e.contains("attribute pads"), "{e}");
+}
+
+#[test]
+fn attributes_that_if_and_constant_do_not_have_are_named() {
+    let branch = || Model::new().node("r", "Relu", &["x"], &["b"], &[]).output("b");
+    let both = |other: A| [("then_branch", A::Graph(branch())), ("else_branch", other)];
+    let weird: Vec<(&str, A)> = both(A::Graph(branch())).into_iter().chain([("weird", A::Int(3))]).collect();
+    let m = x()
+        .init(tensor("yes", BOOL, &[], &[1]))
+        .node("weird", "If", &["yes"], &["a"], &weird)
+        .node("dead", "If", &["yes"], &["c"], &both(A::Int(3)))
+        .node("k1", "Constant", &[], &["k1"], &[("value_float", A::Float(1.0)), ("foo", A::Int(1))])
+        .node("k2", "Constant", &[], &["k2"], &[("value_float", A::Float(1.0)), ("value_int", A::Int(1))])
+        .node("k3", "Constant", &[], &["k3"], &[])
+        .node("k4", "Constant", &[], &["k4"], &[("value_string", A::Str("a"))])
+        .node("k5", "Constant", &[], &["k5"], &[("value_int", A::Float(1.0))])
+        .node("behind", "Relu", &["k1", "a"], &["d"], &[]);
+    let m = ["c", "d", "k2", "k3", "k4", "k5"].into_iter().fold(m, Model::output);
+    exactly(
+        &m,
+        13,
+        &[
+            "behind (Relu): takes 1 inputs, got 2",
+            "dead (If): attribute else_branch is int, not a graph",
+            "k1 (Constant): attribute foo = 1 is not one that Constant",
+            "k2 (Constant): attribute value_int is given beside value_float",
+            "k3 (Constant): attribute value is missing",
+            "k4 (Constant): attribute value_string = \"a\" is not one that Constant",
+            "k5 (Constant): attribute value_int is 1.0, which is not what its name says",
+            "weird (If): attribute weird = 3 is not one that If (then_branch, else_branch) has",
+        ],
+    );
+}
+
+#[test]
+fn every_option_that_does_not_fit_is_named() {
+    let m = x().node("r", "Relu", &["x"], &["a"], &[]).node("s", "Relu", &["a"], &["y"], &[]).output("y");
+    let names = |v: &[&str]| v.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let shapes = ["gone=1", "y=1"].map(|s| parse_shape(s).unwrap()).into();
+    let options = ImportOptions { inputs: names(&["b1", "b2"]), outputs: names(&["a", "c1", "a"]), shapes };
+    let e = import_bytes(m.model(99), &options).unwrap_err().to_string();
+    let want = [
+        "7 things do not fit:",
+        "operator set 99 of the default domain",
+        "--inputs: the model has no tensor \"b1\"",
+        "--inputs: the model has no tensor \"b2\"",
+        "--outputs: the model has no tensor \"c1\"",
+        "--outputs: \"a\" is given twice",
+        "--shape: the model has no tensor \"gone\"",
+        "--shape: \"y\" is not an input",
+    ];
+    assert!(want.iter().all(|w| e.contains(w)), "{e}");
+}
+
+#[test]
+fn a_shape_is_given_once_and_may_be_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("m.onnx");
+    let m =
+        Model::new().input("x", F32, &[N, D::Name("w")]).node("r", "Relu", &["x"], &["y"], &[]).output("y");
+    std::fs::write(&model, m.model(13)).unwrap();
+    let import = |shapes: &[&str]| {
+        let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_samebit"));
+        run.arg("import").arg(&model).arg("-o").arg(dir.path().join("m.graph"));
+        let out = run.args(shapes.iter().flat_map(|s| ["--shape", s])).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (code, _, e) = import(&["x=1x2", "x=2x2", "q", "x=1x2"]);
+    assert_eq!(code, Some(2));
+    assert!(e.contains("\"x\" is given twice") && e.contains("\"q\" is not NAME=SHAPE"), "{e}");
+    // A size of 0 is one in ONNX, whether the model or the user says it.
+    let (code, out, e) = import(&["x=Nx0"]);
+    assert!(code == Some(0) && out.contains("input x: f32[N,0]"), "{out}{e}");
 }

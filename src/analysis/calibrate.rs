@@ -86,7 +86,7 @@ pub fn watched(graph: &Graph) -> Vec<ValueId> {
         let codes = matches!(n.op.quant_rule(), QuantRule::Codes);
         codes && n.inputs.first().map(elements) == n.outputs.first().map(elements)
     };
-    let nodes = graph.nodes().iter().filter(|n| !same(n));
+    let nodes = graph.nodes().iter().filter(|n| !same(n) && n.quantizer().is_none());
     let outputs = nodes.flat_map(|n| n.outputs.iter().copied());
     let all = inputs.chain(outputs);
     all.filter(|v| !inner.contains(v) && graph.value(*v).ty.dtype == DType::F32).collect()

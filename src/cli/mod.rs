@@ -12,6 +12,7 @@ mod print;
 mod profile;
 mod quickstart;
 mod run;
+mod save_onnx;
 mod show;
 
 use crate::error::Error;
@@ -67,6 +68,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Run a model once and write its outputs
     Run(run::RunArgs),
+    /// Write a graph as an ONNX model, quantizers as QuantizeLinear and DequantizeLinear
+    SaveOnnx(save_onnx::SaveOnnxArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -123,6 +126,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
+        Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
         Command::Quickstart(a) => start(&a.common, Files::default(), || quickstart::run(&a)),
     }
 }

@@ -5,6 +5,7 @@ use crate::graph::Graph;
 use crate::model;
 use crate::onnx::{self, ImportOptions};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which part of an ONNX model is taken, and the sizes that it leaves open.
@@ -42,14 +43,20 @@ impl CutArgs {
 
     /// As the importer takes it.
     pub(super) fn options(&self) -> Result<ImportOptions, Error> {
-        let shapes = self
-            .shape
-            .iter()
-            .map(|s| onnx::parse_shape(s).map_err(|e| Error::Usage(format!("--shape: {e}"))));
-        Ok(ImportOptions {
-            inputs: self.inputs.clone(),
-            outputs: self.outputs.clone(),
-            shapes: shapes.collect::<Result<_, _>>()?,
-        })
+        let (mut shapes, mut wrong) = (BTreeMap::new(), Vec::new());
+        for text in &self.shape {
+            match onnx::parse_shape(text) {
+                Ok((name, dims)) => {
+                    if shapes.insert(name.clone(), dims).is_some() {
+                        wrong.push(format!("{name:?} is given twice; give each input one shape"));
+                    }
+                }
+                Err(e) => wrong.push(e),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(Error::Usage(format!("--shape: {}", wrong.join("; "))));
+        }
+        Ok(ImportOptions { inputs: self.inputs.clone(), outputs: self.outputs.clone(), shapes })
     }
 }

@@ -86,11 +86,55 @@ fn value(a: &AttributeProto, folder: &Folder) -> Result<AttrValue, ProblemKind> 
     })
 }
 
-/// The value of a `Constant` node.
-pub(super) fn constant(node: &NodeProto, folder: &Folder) -> Result<Constant, ProblemKind> {
-    let [a] = node.attribute.as_slice() else {
-        return Err(form("value", format!("one of {} attributes", node.attribute.len())));
+/// What is wrong with the attributes of an `If`.
+pub(super) fn branches(node: &NodeProto, folder: &Folder) -> Vec<ProblemKind> {
+    let problem = |a: &AttributeProto| match a.name() {
+        "then_branch" | "else_branch" if kind(a) == AttributeType::Graph => None,
+        name @ ("then_branch" | "else_branch") => Some(ProblemKind::AttributeForm {
+            name: name.to_owned(),
+            form: format!("{}, not a graph", kind(a).as_str_name().to_lowercase()),
+        }),
+        _ => Some(unknown(a, folder, "If (then_branch, else_branch)")),
     };
+    node.attribute.iter().filter_map(problem).collect()
+}
+
+/// An attribute that the operator does not have.
+fn unknown(a: &AttributeProto, folder: &Folder, operator: &str) -> ProblemKind {
+    match value(a, folder) {
+        Ok(v) => ProblemKind::UnknownAttribute {
+            name: a.name().to_owned(),
+            value: v.to_string(),
+            operator: operator.to_owned(),
+        },
+        Err(p) => p,
+    }
+}
+
+/// The value of a `Constant` node, and what is wrong with it.
+pub(super) fn constant(node: &NodeProto, folder: &Folder) -> (Option<Constant>, Vec<ProblemKind>) {
+    const VALUES: [&str; 5] = ["value", "value_int", "value_ints", "value_float", "value_floats"];
+    let (values, others): (Vec<&AttributeProto>, Vec<&AttributeProto>) =
+        node.attribute.iter().partition(|a| VALUES.contains(&a.name()));
+    let operator = format!("Constant ({})", VALUES.join(", "));
+    let mut problems: Vec<ProblemKind> = others.into_iter().map(|a| unknown(a, folder, &operator)).collect();
+    let value = match values.as_slice() {
+        [a] => constant_value(a, folder).map_err(|p| problems.push(p)).ok(),
+        [first, rest @ ..] => {
+            let beside = |a: &&AttributeProto| form(a.name(), format!("given beside {}", first.name()));
+            problems.extend(rest.iter().map(beside));
+            None
+        }
+        [] if problems.is_empty() => {
+            problems.push(form("value", "missing"));
+            None
+        }
+        [] => None,
+    };
+    (value, problems)
+}
+
+fn constant_value(a: &AttributeProto, folder: &Folder) -> Result<Constant, ProblemKind> {
     if a.name() == "value"
         && let Some(t) = &a.t
     {
@@ -105,10 +149,6 @@ pub(super) fn constant(node: &NodeProto, folder: &Folder) -> Result<Constant, Pr
         ("value_ints", AttrValue::Ints(_)) => Ok(ints(vec![a.ints.len()], &a.ints)),
         ("value_float", AttrValue::Float(v)) => Ok(Constant::Tensor(Tensor::scalar(v))),
         ("value_floats", AttrValue::Floats(v)) => Ok(Constant::Tensor(Tensor::from_f32([v.len()], v))),
-        (name, v) => Err(ProblemKind::UnknownAttribute {
-            name: name.to_owned(),
-            value: v.to_string(),
-            operator: "Constant (value, value_int, value_ints, value_float, value_floats)".to_owned(),
-        }),
+        (name, v) => Err(form(name, format!("{v}, which is not what its name says"))),
     }
 }

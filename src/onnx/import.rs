@@ -40,15 +40,28 @@ pub(super) fn import(
         "" | "ai.onnx" => f.name().to_owned(),
         domain => format!("{domain}:{}", f.name()),
     });
-    let model = Model {
-        graph,
-        index: Index::new(graph),
-        opset: opset(&model)?,
-        folder,
-        functions: functions.collect(),
-    };
-    model.check_options(options)?;
+    let opset = opset(&model);
+    let mut model =
+        Model { graph, index: Index::new(graph), opset: MAX_OPSET, folder, functions: functions.collect() };
+    let mut errors = model.option_errors(options);
+    match opset {
+        Ok(v) => model.opset = v,
+        Err(e) => errors.insert(0, e),
+    }
+    all_at_once(errors)?;
     model.import(options)
+}
+
+fn all_at_once(mut errors: Vec<ImportError>) -> Result<(), ImportError> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(ImportError::Several(errors)),
+    }
+}
+
+fn option_error(option: &'static str, name: &str, why: &str) -> ImportError {
+    ImportError::Option { option, name: name.to_owned(), why: why.to_owned() }
 }
 
 fn opset(model: &ModelProto) -> Result<i64, ImportError> {
@@ -65,39 +78,39 @@ fn opset(model: &ModelProto) -> Result<i64, ImportError> {
 }
 
 impl<'a> Model<'a> {
-    fn check_options(&self, options: &ImportOptions) -> Result<(), ImportError> {
+    fn option_errors(&self, options: &ImportOptions) -> Vec<ImportError> {
+        let mut errors = Vec::new();
         let all = [("--inputs", &options.inputs), ("--outputs", &options.outputs)];
         for (option, names) in all {
             let mut seen = HashSet::new();
             for name in names {
-                self.exists(option, name)?;
                 if !seen.insert(name) {
-                    let (name, why) = (name.clone(), "is given twice".into());
-                    return Err(ImportError::Option { option, name, why });
+                    errors.push(option_error(option, name, "is given twice"));
+                } else {
+                    errors.extend(self.missing(option, name));
                 }
             }
         }
         for name in options.shapes.keys() {
-            let option = "--shape";
-            self.exists(option, name)?;
             let is_input = match self.index.producer(name) {
                 Some(Producer::Input(_)) => options.inputs.is_empty() || options.inputs.contains(name),
                 _ => options.inputs.contains(name),
             };
-            if !is_input {
-                let (name, why) = (name.clone(), "is not an input".into());
-                return Err(ImportError::Option { option, name, why });
+            match self.missing("--shape", name) {
+                Some(e) => errors.push(e),
+                None if !is_input => errors.push(option_error("--shape", name, "is not an input")),
+                None => {}
             }
         }
-        Ok(())
+        errors
     }
 
-    fn exists(&self, option: &'static str, name: &str) -> Result<(), ImportError> {
+    fn missing(&self, option: &'static str, name: &str) -> Option<ImportError> {
         if self.index.producer(name).is_some() {
-            return Ok(());
+            return None;
         }
         let near = near(name, self.index.names());
-        Err(ImportError::NoSuchTensor { option, name: name.to_owned(), near })
+        Some(ImportError::NoSuchTensor { option, name: name.to_owned(), near })
     }
 
     fn importer<'b>(&'b self, cut: &'b HashSet<&'b str>) -> Importer<'b> {
@@ -113,17 +126,14 @@ impl<'a> Model<'a> {
         };
         let cut: HashSet<&str> = options.inputs.iter().map(String::as_str).collect();
         let needed = self.index.needed(&outputs, &cut, &|_| false);
-        for name in &options.inputs {
-            if !needed.stopped_at.contains(name) {
-                let (name, why) = (name.clone(), "is not needed for the outputs".into());
-                return Err(ImportError::Option { option: "--inputs", name, why });
-            }
+        let idle = options.inputs.iter().filter(|n| !needed.stopped_at.contains(*n));
+        let mut errors: Vec<ImportError> =
+            idle.map(|n| option_error("--inputs", n, "is not needed for the outputs")).collect();
+        for i in needed.inputs.iter().filter(|_| !cut.is_empty()) {
+            let why = "is needed for the outputs, too, but not listed";
+            errors.push(option_error("--inputs", self.graph.input[*i].name(), why));
         }
-        if let Some(i) = needed.inputs.first().filter(|_| !cut.is_empty()) {
-            let name = self.graph.input[*i].name().to_owned();
-            let why = "is needed for the outputs, too, but not listed".into();
-            return Err(ImportError::Option { option: "--inputs", name, why });
-        }
+        all_at_once(errors)?;
         let mut importer = self.importer(&cut);
         let inputs = if cut.is_empty() {
             let all = options.outputs.is_empty();

@@ -164,7 +164,10 @@ impl<'a> Importer<'a> {
             for kind in kinds {
                 self.problem(label(node), kind);
             }
-            self.broken(&outputs);
+            // Some have a type in spite of it.
+            let untyped = |o: &&String| !matches!(self.env.get(*o), Some(State::Is(_)));
+            let untyped: Vec<String> = outputs.iter().filter(untyped).cloned().collect();
+            self.broken(&untyped);
         }
     }
 

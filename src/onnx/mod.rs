@@ -3,10 +3,12 @@
 //! [`import`] reads a model of operator set 9 to 21 into a [`Graph`]: what the wanted outputs do not need is not looked
 //! at, shape arithmetic is computed with the symbolic batch N, nodes whose inputs are all known are evaluated, and
 //! every node that is left must be one of [`crate::ops::OPS`] with attributes that it supports. All that is wrong with a
-//! model is reported at once ([`ImportError::Problems`]).
+//! model is reported at once ([`ImportError::Problems`]). [`export`] writes a graph back.
 
 mod attributes;
 mod constant;
+mod doubt;
+mod export;
 mod fold;
 mod import;
 mod importer;
@@ -14,8 +16,10 @@ mod index;
 mod node;
 mod problem;
 mod proto;
+mod standin;
 mod tensors;
 
+pub use export::{ExportError, Exported, OPSET, export};
 pub use problem::{ImportError, MAX_OPSET, MIN_OPSET, Problem, ProblemKind, TensorProblem};
 
 use crate::graph::{Graph, file};
@@ -42,7 +46,7 @@ pub struct ImportOptions {
     pub shapes: BTreeMap<String, Vec<Dim>>,
 }
 
-/// Reads `NAME=1x3x224x224`; `N` and `2N` are the batch and multiples of it.
+/// Reads `NAME=1x3x224x224`; `N` and `2N` are the batch and multiples of it. 0 is a size, as it is in ONNX.
 ///
 /// # Errors
 /// What is expected, when the text is something else.

@@ -26,30 +26,52 @@ fn is_quantizer(op: &dyn Op) -> bool {
 }
 
 /// An input: its name and, unless what produces it is broken, what is known of it.
-type Given = (String, Option<Known>);
+pub(super) type Given = (String, Option<Known>);
 
 /// A node while it is read.
-struct Site<'n> {
+pub(super) struct Site<'n> {
     node: &'n NodeProto,
     operator: String,
-    inputs: Vec<Option<Given>>,
-    outputs: &'n [String],
+    pub inputs: Vec<Option<Given>>,
+    pub outputs: &'n [String],
+}
+
+/// An attribute that is wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Aside {
+    pub name: String,
+    /// `None` where it could not be read.
+    pub value: Option<AttrValue>,
+    /// What its value may be; `None` for an attribute that the operator does not have.
+    pub supported: Option<String>,
+}
+
+/// What is wrong with a node, and what is left of its attributes.
+struct Refused {
+    problems: Vec<ProblemKind>,
+    attrs: Attrs,
+    aside: Vec<Aside>,
 }
 
 impl Site<'_> {
+    /// The name of input `i`.
+    pub(super) fn name(&self, i: usize) -> Option<&str> {
+        Some(self.inputs.get(i)?.as_ref()?.0.as_str())
+    }
+
     /// What is known of input `i`.
-    fn known(&self, i: usize) -> Option<&Known> {
+    pub(super) fn known(&self, i: usize) -> Option<&Known> {
         self.inputs.get(i)?.as_ref()?.1.as_ref()
     }
 
     /// Inputs of which nothing is known.
-    fn unknown(&self) -> Vec<usize> {
+    pub(super) fn unknown(&self) -> Vec<usize> {
         let broken = |i: &usize| matches!(self.inputs[*i], Some((_, None)));
         (0..self.inputs.len()).filter(broken).collect()
     }
 
     /// Outputs, trailing ones without a name not counted.
-    fn named(&self) -> usize {
+    pub(super) fn named(&self) -> usize {
         self.outputs.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1)
     }
 }
@@ -69,7 +91,13 @@ fn judge<T>(
     mut attrs: Attrs,
     mut problems: Vec<ProblemKind>,
     mut attempt: impl FnMut(&Attrs, bool) -> (Reader, Result<T, Vec<ProblemKind>>),
-) -> Result<T, Vec<ProblemKind>> {
+) -> Result<T, Box<Refused>> {
+    let form = |p: &ProblemKind| match p {
+        ProblemKind::AttributeForm { name, .. } => name.clone(),
+        _ => String::new(),
+    };
+    let unreadable = |p| Aside { name: form(p), value: None, supported: None };
+    let mut aside: Vec<Aside> = problems.iter().map(unreadable).collect();
     let mut inputs = true;
     loop {
         let (reader, result) = attempt(&attrs, inputs);
@@ -81,9 +109,14 @@ fn judge<T>(
         if let [ProblemKind::Op(e)] = kinds.as_slice()
             && let Some(at) = culprit(e, &attrs)
         {
-            let (name, _) = attrs.0.remove(at);
+            let (name, value) = attrs.0.remove(at);
             // What other attributes say of the inputs depends on it.
             inputs &= !matches!(name.as_str(), "axis" | "axes");
+            let supported = match e {
+                OpError::Attribute { supported, .. } => supported.clone(),
+                _ => "an integer".to_owned(),
+            };
+            aside.push(Aside { name, value: Some(value), supported: Some(supported) });
             problems.extend(kinds);
             continue;
         }
@@ -92,7 +125,11 @@ fn judge<T>(
             problems.extend(kinds.into_iter().filter(|k| !follows(k)));
         }
         problems.extend(unread(&reader));
-        return Err(problems);
+        for (name, value) in reader.unread() {
+            attrs.0.retain(|(n, _)| n != name);
+            aside.push(Aside { name: name.to_owned(), value: Some(value.clone()), supported: None });
+        }
+        return Err(Box::new(Refused { problems, attrs, aside }));
     }
 }
 
@@ -127,14 +164,18 @@ impl Importer<'_> {
             return Err(vec![ProblemKind::Subgraph("is a function of the model; supported: operators")]);
         }
         if operator == "Constant" {
-            let c = attributes::constant(node, self.folder).map_err(|p| vec![p])?;
-            if let [o] = outputs {
+            let (c, problems) = attributes::constant(node, self.folder);
+            if let ([o], Some(c)) = (outputs, c) {
                 self.put(o, State::Is(Known { ty: c.ty(), constant: Some(c) }));
             }
-            return Ok(());
+            return if problems.is_empty() { Ok(()) } else { Err(problems) };
         }
         if operator == "If" {
-            return self.inline_if(node, outputs).map_err(|p| vec![p]);
+            let mut problems = attributes::branches(node, self.folder);
+            if problems.iter().all(|p| matches!(p, ProblemKind::UnknownAttribute { .. })) {
+                problems.extend(self.inline_if(node, outputs).err());
+            }
+            return if problems.is_empty() { Ok(()) } else { Err(problems) };
         }
         if node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()) {
             return Err(vec![ProblemKind::Subgraph(
@@ -174,7 +215,13 @@ impl Importer<'_> {
         ProblemKind::Operator { operator: operator.to_owned(), opset: self.opset, near }
     }
 
-    fn reader(&self, site: &Site, attrs: &Attrs, inputs: Vec<Option<Input>>, outputs: usize) -> Reader {
+    pub(super) fn reader(
+        &self,
+        site: &Site,
+        attrs: &Attrs,
+        inputs: Vec<Option<Input>>,
+        outputs: usize,
+    ) -> Reader {
         Reader::new(Source::Onnx(self.opset), &site.operator, attrs.clone(), inputs, outputs)
     }
 
@@ -189,7 +236,8 @@ impl Importer<'_> {
             let mut r = self.reader(site, attrs, Vec::new(), site.named());
             let read = fold::read_attributes(&site.operator, &mut r).map_err(|e| vec![e.into()]);
             (r, read)
-        })?;
+        })
+        .map_err(|refused| refused.problems)?;
         if !site.unknown().is_empty() {
             return Err(Vec::new());
         }
@@ -256,7 +304,11 @@ impl Importer<'_> {
             let mut r = r.with_unknown(unknown);
             let ready = self.ready(site, def, &mut r);
             (r, ready)
-        })?;
+        });
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(r) => return Err(self.doubted(site, def, r.attrs, r.aside, r.problems)),
+        };
         let names: Vec<String> =
             ready.taken.iter().filter_map(|i| site.inputs[*i].as_ref()).map(|(n, _)| n.clone()).collect();
         let values = self.evaluated(site, &ready, &names).map_err(|p| vec![p])?;
@@ -312,7 +364,12 @@ impl Importer<'_> {
     }
 
     /// A constant that a node takes at run time: it must be a tensor.
-    fn runtime_tensor(&mut self, name: &str, c: &Constant, input: usize) -> Result<(), ProblemKind> {
+    pub(super) fn runtime_tensor(
+        &mut self,
+        name: &str,
+        c: &Constant,
+        input: usize,
+    ) -> Result<(), ProblemKind> {
         if self.tensors.contains_key(name) {
             return Ok(());
         }

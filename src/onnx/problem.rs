@@ -64,6 +64,9 @@ pub enum ImportError {
         /// What is wrong.
         why: String,
     },
+    /// Several of these, all about versions and options.
+    #[error("{} things do not fit:{}", .0.len(), .0.iter().map(|e| format!("\n  {e}")).collect::<String>())]
+    Several(Vec<ImportError>),
     /// Everything in the model that is not supported.
     #[error("{}", problems_text(.0))]
     Problems(Vec<Problem>),
