@@ -11,6 +11,7 @@ use samebit::onnx::{self, ImportOptions};
 use samebit::ops;
 use samebit::passes::config::QuantConfig;
 use samebit::passes::prepare::{calibration_graph, prepare};
+use samebit::quant::{Origin, Role, State};
 use samebit::tensor::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -202,7 +203,7 @@ fn quantizers_that_never_saw_data_are_refused_with_their_list() {
     );
     for i in 0..prepared.nodes().len() {
         if let Some(mut q) = prepared.nodes()[i].quantizer().cloned() {
-            q.state = samebit::quant::State::Validation;
+            q.state = State::Validation;
             prepared.set_op(i, ops::fake_quant(q));
         }
     }
@@ -274,4 +275,50 @@ fn fixed_ranges_and_types_reach_the_quantizers() {
         assert_eq!(scale.log2().fract(), 0.0, "level 2 has powers of two: {q}");
     }
     assert!(all.iter().any(|q| q["dtype"] == "i16"));
+}
+
+#[test]
+fn a_model_with_quantizers_keeps_its_scales_and_observes_what_is_missing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (path, before) = calibrate(dir.path(), "full", "");
+    let scales = |v: &Value| -> Vec<(String, Value, Value)> {
+        let all = v["quantizers"].as_array().expect("a list").iter();
+        all.map(|q| (q["name"].as_str().expect("a name").to_owned(), q["scale"].clone(), q["origin"].clone()))
+            .collect()
+    };
+    let mut g = onnx::load_model(&path, &ImportOptions::default()).expect("loads");
+    let missing =
+        g.nodes().iter().position(|n| n.quantizer().is_some_and(|q| q.spec.role == Role::Activation));
+    let missing = missing.expect("one");
+    let name = g.nodes()[missing].name.clone();
+    for i in 0..g.nodes().len() {
+        if let Some(mut q) = g.nodes()[i].quantizer().cloned() {
+            if i == missing {
+                (q.params, q.origin, q.state) = (None, Origin::None, State::Calibration);
+            } else {
+                q.origin = Origin::Imported;
+            }
+            g.set_op(i, ops::fake_quant(q));
+        }
+    }
+    let (partly, out) = (dir.path().join("partly.g"), dir.path().join("out.g"));
+    file::save(&g, &partly).expect("saves");
+    refused(&["eval", text(&partly), "--data", DATA], &[&name, "calibration"]);
+    let after = json(0, &["calibrate", text(&partly), "--data", CALIB, "-o", text(&out)]);
+    for (old, new) in scales(&before).into_iter().zip(scales(&after)) {
+        if new.0 == name {
+            assert_eq!(new.2, "observed");
+            // What comes before it is quantized now, so the range is near the one of the float model.
+            let (a, b) = (old.1[0].as_f64().expect("a scale"), new.1[0].as_f64().expect("a scale"));
+            assert!((a / b - 1.0).abs() < 0.1, "{a} {b}");
+        } else {
+            assert_eq!((old.0, old.1, "imported".into()), new);
+        }
+    }
+    json(0, &["eval", text(&out), "--data", DATA, "--limit", "10"]);
+    let toml = dir.path().join("full.toml");
+    refused(
+        &["calibrate", text(&partly), "--data", CALIB, "--config", text(&toml), "-o", text(&out)],
+        &["has quantizers already"],
+    );
 }

@@ -25,6 +25,7 @@ fn main() {
         trial("a_scale_that_was_computed_outside_its_limits_is_an_error", false, computed_scale),
         trial("a_constant_scale_outside_its_limits_is_refused_at_import", false, constant_scale),
         trial("stored_narrow_integers_are_read", false, stored),
+        trial("a_fill_of_16_bits_is_read_whole", false, fill),
         trial("quantizers_of_constants_are_kept_and_known", false, kept),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -162,6 +163,18 @@ fn stored() {
             import_bytes(g.model(21), &ImportOptions::default()).expect_err("a byte is missing").to_string();
         assert!(e.contains("\"w\"") && e.contains("bytes"), "{e}");
     }
+}
+
+fn fill() {
+    let g = onnx::Graph::new()
+        .input("x", I16, &[D::Size(1)])
+        .init(onnx::i64s("pads", &[2], &[1, 0]))
+        .init(onnx::tensor("value", I16, &[], &(-300i16).to_le_bytes()))
+        .node("pad", "Pad", &["x", "pads", "value"], &["y"], &[])
+        .output("y");
+    let g = import_bytes(g.model(21), &ImportOptions::default()).expect("imports");
+    let out = CpuExecutor::new(g.clone()).run(&[Tensor::from_i16([1], vec![7])], &[]).expect("runs");
+    assert_eq!(out.values[&g.outputs[0]], Tensor::from_i16([2], vec![-300, 7]));
 }
 
 /// A bound that went through a quantizer is known where an operator needs its value; weights stay codes.

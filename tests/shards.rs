@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::binary::{bytes, command, json, refused, text};
+use support::onnx::{D, F32, Graph as OnnxGraph, i64s};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
@@ -124,10 +125,199 @@ fn skipped_samples_and_empty_shards_are_joined_too() {
     json(0, &[&args[..], &["--allow-skips"]].concat());
 }
 
+/// An array of images of the digit classifier.
+fn images(path: &Path, frames: usize, of: impl Fn(usize) -> f32) {
+    let values = (0..frames * 64).map(of).collect();
+    write_npy(path, &Tensor::from_f32([frames, 1, 8, 8], values)).expect("writes");
+}
+
+#[test]
+fn other_contents_under_the_same_name_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    for (folder, other) in [("a", false), ("b", true)] {
+        std::fs::create_dir_all(d.join(folder).join("i")).expect("makes");
+        images(&d.join(folder).join("x.npy"), 10, |i| (i % 17) as f32 + f32::from(other && i == 333));
+        for i in 0..4u8 {
+            let shade =
+                |x: u32, y: u32| image::Luma([if other { ((x * 31) ^ (y * 17)) as u8 ^ i } else { i }]);
+            let image = image::GrayImage::from_fn(8, 8, shade);
+            image.save(d.join(folder).join(format!("i/{i}.png"))).expect("saves");
+        }
+        let toml =
+            "[[input]]\nname = \"image\"\nimages = \"i\"\ncolor = \"gray\"\nsteps = [ { scale = 0.0625 } ]\n";
+        std::fs::write(d.join(folder).join("i.toml"), toml).expect("writes");
+        archive(&d.join(folder).join("z.npz"), &bytes(&d.join(folder).join("x.npy")));
+    }
+    for data in ["x.npy", "z.npz", "i.toml"] {
+        let (p0, p1) = (d.join(format!("{data}.0")), d.join(format!("{data}.1")));
+        let (a, b) = (d.join("a").join(data), d.join("b").join(data));
+        let part = |data: &Path, shard: &'static str, path: &Path| -> Vec<String> {
+            let args = ["eval", MODEL, "--data", text(data), "--shard", shard, "--partial", text(path)];
+            args.iter().map(ToString::to_string).collect()
+        };
+        let run = |args: &[String]| json(0, &args.iter().map(String::as_str).collect::<Vec<_>>());
+        run(&part(&a, "0/2", &p0));
+        run(&part(&b, "1/2", &p1));
+        let out = d.join("out");
+        refused(&["merge", text(&p0), text(&p1), "-o", text(&out)], &["other contents"]);
+        let mut resumed = part(&b, "0/2", &p0);
+        resumed.push("--resume".to_owned());
+        refused(&resumed.iter().map(String::as_str).collect::<Vec<_>>(), &["other contents"]);
+        let p1 = d.join(format!("{data}.1a"));
+        run(&part(&a, "1/2", &p1));
+        json(0, &["merge", text(&p0), text(&p1), "-o", text(&out)]);
+    }
+}
+
+fn archive(path: &Path, array: &[u8]) {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).expect("creates"));
+    zip.start_file("x.npy", zip::write::SimpleFileOptions::default()).expect("starts");
+    zip.write_all(array).expect("writes");
+    zip.finish().expect("finishes");
+}
+
+#[test]
+fn the_number_of_threads_makes_no_other_device() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let parts: Vec<PathBuf> = ["1", "2"].iter().map(|n| d.join(n)).collect();
+    for (i, path) in parts.iter().enumerate() {
+        let (shard, threads) = (format!("{i}/2"), (i + 1).to_string());
+        let args = ["--shard", &shard, "--threads", &threads, "--partial", text(path)];
+        json(0, &[&["eval", MODEL, "--data", DATA, "--limit", "20"][..], &args].concat());
+    }
+    let v = json(0, &["merge", text(&parts[0]), text(&parts[1]), "-o", text(&d.join("out"))]);
+    assert_eq!(v["devices"], serde_json::json!(["cpu"]));
+    let other = d.join("other");
+    let args = ["--shard", "0/2", "--threads", "2", "--partial", text(&other)];
+    json(0, &[&["eval", MODEL, "--data", DATA, "--limit", "20"][..], &args].concat());
+    assert_eq!(bytes(&parts[0]), bytes(&other));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_scorer_may_be_mended_but_not_left_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let (p0, p1, out) = (d.join("p0"), d.join("p1"), d.join("out"));
+    let eval = ["eval", MODEL, "--data", DATA, "--limit", "20"];
+    let with = |path: &Path, shard: &str, more: &[&str]| -> Vec<String> {
+        let part = ["--shard", shard, "--partial", text(path)];
+        [&eval[..], &part, more].concat().iter().map(ToString::to_string).collect()
+    };
+    let run = |code: i32, args: &[String]| json(code, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let refuse = |args: &[String], say: &[&str]| {
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), say);
+    };
+    let want = json(0, &[&eval[..], &["--scorer", SCORER]].concat());
+    let whole = d.join("whole");
+    refuse(&with(&whole, "0/1", &["--scorer", "false"]), &["false"]);
+    let v = run(0, &with(&whole, "0/1", &["--scorer", SCORER, "--resume"]));
+    assert_eq!(figures(&v), figures(&want));
+    refuse(&with(&whole, "0/1", &["--resume"]), &["another evaluation", "--scorer CMD"]);
+    run(0, &with(&p0, "0/2", &["--scorer", "false"]));
+    run(0, &with(&p1, "1/2", &["--scorer", SCORER]));
+    let merge = ["merge", text(&p1), text(&p0), "-o", text(&out)];
+    refused(&merge, &["false"]);
+    let v = json(0, &[&merge[..], &["--scorer", SCORER]].concat());
+    assert_eq!(figures(&v), figures(&want));
+    let plain = d.join("plain");
+    run(0, &with(&plain, "0/1", &[]));
+    refused(&["merge", text(&plain), "-o", text(&out), "--scorer", SCORER], &["no outputs"]);
+}
+
+#[test]
+fn merge_says_what_eval_says() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    // A feature map has no classes.
+    let graph = samebit::onnx::load_model(Path::new(MODEL), &samebit::onnx::ImportOptions::default());
+    let graph = graph.expect("loads");
+    let map = graph.value(graph.nodes()[0].outputs[0]).name.clone();
+    let eval = ["eval", MODEL, "--data", DATA, "--limit", "20", "--output", &map];
+    let want = json(0, &eval);
+    assert!(want["models"][0]["warnings"][0].as_str().is_some_and(|w| w.contains("no top-1")), "{want}");
+    let parts = shards(d, 2, &eval);
+    let v = json(0, &["merge", text(&parts[1]), text(&parts[0]), "-o", text(&d.join("out"))]);
+    for key in ["dispatches", "cpu_ops"] {
+        assert_eq!(v[key], want[key], "{key}");
+    }
+    assert_eq!(v["models"][0]["warnings"], want["models"][0]["warnings"]);
+}
+
+#[test]
+fn a_label_that_is_no_class_is_met_before_the_run() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    images(&d.join("x.npy"), 50, |i| (i % 17) as f32);
+    let label = |last: i32| (0..50).map(|i| if i == 49 { last } else { i % 10 }).collect::<Vec<_>>();
+    let set = d.join("set.toml");
+    std::fs::write(
+        &set,
+        "[dataset]\nlabels = { npy = \"y.npy\" }\n[[input]]\nname = \"image\"\nnpy = \"x.npy\"\n",
+    )
+    .expect("writes");
+    let part = d.join("part");
+    let args = ["eval", MODEL, "--data", text(&set), "--partial", text(&part), "--batch", "4"];
+    for last in [10, -1] {
+        write_npy(&d.join("y.npy"), &Tensor::from_i32([50], label(last))).expect("writes");
+        refused(&args, &["sample 49", &format!("label {last}"), "10 classes"]);
+        assert!(!part.exists(), "a file that could never be finished");
+    }
+    write_npy(&d.join("y.npy"), &Tensor::from_i32([50], label(9))).expect("writes");
+    json(0, &args);
+}
+
+#[cfg(unix)]
+#[test]
+fn outputs_without_elements_are_kept_and_scored() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let model = d.join("m.onnx");
+    let onnx = OnnxGraph::new()
+        .input("image", F32, &[D::Name("N"), D::Size(1), D::Size(8), D::Size(8)])
+        .init(i64s("zero", &[1], &[0]))
+        .init(i64s("two", &[1], &[2]))
+        .node("s", "Slice", &["image", "zero", "zero", "two"], &["none"], &[])
+        .node("r", "Relu", &["image"], &["some"], &[])
+        .output("none")
+        .output("some")
+        .model(13);
+    std::fs::write(&model, onnx).expect("writes");
+    let scorer = r#"sh -c 'printf "{\"n\": %s, \"s\": %s}" $(cksum <"$0/none.npy" | cut -d" " -f1) $(cksum <"$0/some.npy" | cut -d" " -f1)'"#;
+    let eval = ["eval", text(&model), "--data", DATA, "--limit", "20", "--scorer", scorer];
+    let want = figures(&json(0, &eval));
+    let parts = shards(d, 2, &eval);
+    let v = json(0, &["merge", text(&parts[1]), text(&parts[0]), "-o", text(&d.join("out"))]);
+    assert_eq!(figures(&v), want);
+    let part = ["--partial", text(&d.join("whole"))].map(str::to_owned);
+    let whole: Vec<&str> = eval.iter().copied().chain(part.iter().map(String::as_str)).collect();
+    assert_eq!(figures(&json(0, &whole)), want);
+}
+
+#[test]
+fn a_damaged_partial_is_refused_whichever_bit_is_flipped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let (part, bad, out) = (d.join("part"), d.join("bad"), d.join("out"));
+    let other = other_model(d);
+    json(0, &["eval", MODEL, text(&other), "--data", DATA, "--limit", "20", "--partial", text(&part)]);
+    let good = bytes(&part);
+    json(0, &["merge", text(&part), "-o", text(&out)]);
+    for i in 0..60 {
+        let mut bytes = good.clone();
+        let at = i * (good.len() - 1) / 59;
+        bytes[at] ^= 1 << (i % 8);
+        std::fs::write(&bad, bytes).expect("writes");
+        refused(&["merge", text(&bad), "-o", text(&out)], &["bad"]);
+    }
+}
+
 /// A data set that takes some seconds.
 fn long(dir: &Path, frames: usize) -> PathBuf {
-    let values = (0..frames * 64).map(|i| ((i * 37 + i / 64 * 11) % 17) as f32 / 16.0).collect();
-    write_npy(&dir.join("x.npy"), &Tensor::from_f32([frames, 1, 8, 8], values)).expect("writes");
+    images(&dir.join("x.npy"), frames, |i| ((i * 37 + i / 64 * 11) % 17) as f32 / 16.0);
     dir.join("x.npy")
 }
 

@@ -86,7 +86,7 @@ pub fn watched(graph: &Graph) -> Vec<ValueId> {
         let codes = matches!(n.op.quant_rule(), QuantRule::Codes);
         codes && n.inputs.first().map(elements) == n.outputs.first().map(elements)
     };
-    let nodes = graph.nodes().iter().filter(|n| !same(n));
+    let nodes = graph.nodes().iter().filter(|n| !same(n) && n.quantizer().is_none());
     let outputs = nodes.flat_map(|n| n.outputs.iter().copied());
     let all = inputs.chain(outputs);
     all.filter(|v| !inner.contains(v) && graph.value(*v).ty.dtype == DType::F32).collect()
@@ -105,7 +105,7 @@ pub fn observe(
     mut progress: impl FnMut(usize),
 ) -> Result<Observed, Error> {
     let hash = file::digest(graph).map_err(|e| Error::Usage(e.to_string()))?;
-    let provenance = Provenance::new(vec![hash], data, []);
+    let provenance = Provenance::new(vec![hash], data, [])?;
     let values = watched(graph);
     let names: Vec<String> = values.iter().map(|v| graph.value(*v).name.clone()).collect();
     let shard = options.shard.unwrap_or(Shard::WHOLE);
@@ -116,7 +116,7 @@ pub fn observe(
     };
     let mine = data.shard(shard);
     let before = stats.done;
-    let rest = mine.select(before..mine.len());
+    let rest = mine.skip(before);
     let bound = bind(graph, &rest)?;
     let mut engine = Engine::new(graph.clone(), device);
     if let Some(n) = options.batch {

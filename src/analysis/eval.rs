@@ -53,7 +53,7 @@ pub struct ModelReport {
     /// Device dispatches.
     pub dispatches: u64,
     /// Nodes that ran on the CPU although a GPU was asked for, with the reason.
-    pub cpu_ops: Vec<(String, &'static str)>,
+    pub cpu_ops: Vec<(String, String)>,
     /// What should be known of it: a halved batch, an output that has no classes.
     pub warnings: Vec<String>,
 }
@@ -152,7 +152,7 @@ impl Measured {
         Ok(Measured {
             metrics,
             agreement: if compared { vec![Agreement::new(); model.watched.len()] } else { Vec::new() },
-            dump: options.scorer.as_ref().map(|_| Dump::new(data.labels().is_some())).transpose()?,
+            dump: options.scorer.as_ref().map(|_| Dump::new(data.is_labelled())).transpose()?,
             model,
         })
     }

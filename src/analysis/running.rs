@@ -1,7 +1,7 @@
 //! Models while they are being measured.
 
 use super::eval::{Candidate, EvalOptions, ModelReport};
-use crate::data::metrics::is_classes;
+use crate::data::metrics::{MetricError, is_classes};
 use crate::data::{Batch, BoundDataset, Dataset, LoaderOptions};
 use crate::error::Error;
 use crate::exec::Engine;
@@ -24,7 +24,21 @@ pub(super) fn start(
     let bound = bind(&candidates, data)?;
     let mut running = Vec::new();
     for c in candidates {
-        running.push(Running::new(c, device, data.labels().is_some(), options)?);
+        running.push(Running::new(c, device, data.is_labelled(), options)?);
+    }
+    // Before hours of work, not at the sample that has it.
+    for r in &running {
+        if let (Some(classes), Some((output, _))) = (r.classes, r.watched.first()) {
+            data.each_label(|i, label| match usize::try_from(label) {
+                Ok(class) if class < classes => Ok(()),
+                _ => Err(r.wrong(MetricError::Label {
+                    id: data.id(i).into_owned(),
+                    label,
+                    name: output.clone(),
+                    classes,
+                })),
+            })?;
+        }
     }
     let mut batch = options.batch.unwrap_or(usize::MAX);
     for r in &mut running {
@@ -68,8 +82,8 @@ pub(super) struct Running {
     /// Frames that were run.
     pub timed: usize,
     busy: Duration,
-    dispatches: u64,
-    cpu_ops: Vec<(String, &'static str)>,
+    pub dispatches: u64,
+    pub cpu_ops: Vec<(String, &'static str)>,
     warnings: Vec<String>,
 }
 
@@ -136,10 +150,14 @@ impl Running {
         Ok(self.watched.iter().map(of).collect())
     }
 
+    /// What should be known of it.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(self.engine.warnings())
+    }
+
     /// What is known of the model without figures.
     pub fn report(self) -> ModelReport {
-        let mut warnings = self.warnings;
-        warnings.extend_from_slice(self.engine.warnings());
+        let warnings = self.warnings().cloned().collect();
         ModelReport {
             label: self.label,
             stage: self.stage.to_owned(),
@@ -150,7 +168,7 @@ impl Running {
             metrics: Vec::new(),
             agreement: Vec::new(),
             dispatches: self.dispatches,
-            cpu_ops: self.cpu_ops,
+            cpu_ops: self.cpu_ops.into_iter().map(|(node, why)| (node, why.to_owned())).collect(),
             warnings,
         }
     }

@@ -104,11 +104,11 @@ impl Statistics {
         let [counts, histogram, moments, range] = columns();
         for summary in self.tensors.values() {
             let parts = summary.parts();
-            writer.append(&counts, &words(&parts.counts))?;
-            writer.append(&histogram, &words(&parts.histogram))?;
-            writer.append(&moments, &words(&parts.moments))?;
+            writer.append(&counts, 1, &words(&parts.counts))?;
+            writer.append(&histogram, 1, &words(&parts.histogram))?;
+            writer.append(&moments, 1, &words(&parts.moments))?;
             let ends: Vec<u8> = parts.range.iter().flat_map(|v| v.to_le_bytes()).collect();
-            writer.append(&range, &ends)?;
+            writer.append(&range, 1, &ends)?;
         }
         writer.save(&serde_json::to_string(&header).expect("plain data"))?;
         Ok(())
@@ -120,7 +120,7 @@ impl Statistics {
         struct Kind {
             kind: String,
         }
-        Table::open(path)
+        Table::peek(path)
             .ok()
             .and_then(|t| serde_json::from_str::<Kind>(t.header()).ok())
             .is_some_and(|h| h.kind == KIND)

@@ -1,5 +1,6 @@
 //! `samebit calibrate`: from a float model and a data set to a fake-quant graph with frozen scales.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{Observed, PassOptions, QuantizerReport, fill, is_constant, observe};
@@ -8,17 +9,17 @@ use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::graph::{Graph, file};
+use crate::graph::{Graph, Stage, file};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
-use crate::passes::prepare::{Prepared, calibration_graph, prepare};
+use crate::passes::prepare::{Prepared, calibration_graph, prepare, recalibration};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct CalibrateArgs {
-    /// Float model: ONNX or a graph file
+    /// Float model, or one with quantizers, of which those with scales keep them: ONNX or a graph file
     model: PathBuf,
     /// Data set to calibrate on: a TOML file, a folder of images, a list of images (.txt), an npy or npz
     #[arg(long, value_name = "DATA", required_unless_present = "from_stats")]
@@ -65,14 +66,33 @@ pub(super) struct CalibrateArgs {
     pub(super) common: Common,
 }
 
+impl CalibrateArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        let given = [&self.config, &self.data, &self.from_stats];
+        let files =
+            given.into_iter().flatten().fold(Files::default().reads(&self.model), |f, path| f.reads(path));
+        files.keeps("--stats", self.stats.as_deref()).writes("-o", self.output.as_deref())
+    }
+}
+
 pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     if args.batch == Some(0) || args.limit == Some(0) {
         return Err(Error::Usage("--batch and --limit must be at least 1".into()));
     }
     let config = config(args)?;
-    let graph = calibration_graph(args.cut.load_one(&args.model)?).map_err(|e| about(args, &e))?;
-    // Rules that match nothing are seen before the data is run.
-    let prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+    let loaded = args.cut.load_one(&args.model)?;
+    let (graph, prepared) = if loaded.stage == Stage::Float {
+        let graph = calibration_graph(loaded).map_err(|e| about(args, &e))?;
+        // Rules that match nothing are seen before the data is run.
+        let prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+        (graph, prepared)
+    } else {
+        if args.config.is_some() {
+            let what = "has quantizers already, which rules would move: calibrate the float model with them";
+            return Err(Error::Usage(format!("{}: {what}", args.model.display())));
+        }
+        recalibration(loaded, args.observer.as_deref()).map_err(|e| about(args, &e))?
+    };
     let device = Device::open(&args.common.device)?;
     let observed = match (&args.from_stats, &args.data) {
         (Some(path), _) => Observed::from_file(path, &graph)?,

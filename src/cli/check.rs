@@ -1,5 +1,6 @@
 //! `samebit check`: the report of what is worth a look.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::analysis::calibrate::{Observed, PassOptions, fill, observe};
@@ -42,6 +43,13 @@ pub(super) struct CheckArgs {
     cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl CheckArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        let given = [&self.config, &self.data, &self.from_stats];
+        given.into_iter().flatten().fold(Files::default().reads(&self.model), |files, path| files.reads(path))
+    }
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {

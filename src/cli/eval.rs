@@ -1,5 +1,6 @@
 //! `samebit eval`: models on a data set, side by side.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::eval::{Candidate, EvalOptions, EvalReport, ModelReport, eval};
@@ -50,6 +51,13 @@ pub(super) struct EvalArgs {
     pub(super) common: Common,
 }
 
+impl EvalArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        let files = self.model.iter().fold(Files::default().reads(&self.data), |f, path| f.reads(path));
+        files.keeps("--partial", self.partial.as_deref())
+    }
+}
+
 pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
     if args.batch == Some(0) || args.limit == Some(0) {
         return Err(Error::Usage("--batch and --limit must be at least 1".into()));
@@ -57,9 +65,6 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
     let mut data = Dataset::open(&args.data)?;
     if let Some(n) = args.limit {
         data = data.limit(n);
-    }
-    if args.partial.is_some() && args.partial == args.common.json {
-        return Err(Error::Usage("--partial and --json are the same file".into()));
     }
     let graphs = args.cut.load(&args.model)?;
     let labels = args.model.iter().map(|path| path.display().to_string());

@@ -1,5 +1,6 @@
 //! `samebit import`: an ONNX model into a graph file.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::error::Error;
@@ -25,16 +26,15 @@ pub(super) struct ImportArgs {
     pub(super) common: Common,
 }
 
+impl ImportArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().reads(&self.model).writes("-o", Some(&self.output))
+    }
+}
+
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome, Error> {
     let options = args.cut.options()?;
-    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     let to_stdout = args.output == Path::new("-");
-    if !to_stdout && same(&args.model, &args.output) {
-        return Err(Error::Usage(format!("-o {}: is the model itself", args.output.display())));
-    }
-    if args.common.json.as_ref() == Some(&args.output) {
-        return Err(Error::Usage(format!("-o {}: is the --json file, too", args.output.display())));
-    }
     let graph = model::import(&args.model, &options)?;
     let shown = if to_stdout { Path::new("standard output") } else { args.output.as_path() };
     let saved = if to_stdout {

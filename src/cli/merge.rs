@@ -1,6 +1,7 @@
 //! `samebit merge`: partial results into one.
 
 use super::eval::{models_json, print, skipped_json};
+use super::files::Files;
 use super::{Common, Outcome, show};
 use crate::analysis::partial::merge;
 use crate::analysis::statistics::{self, Statistics};
@@ -17,6 +18,9 @@ pub(super) struct MergeArgs {
     /// File to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Score the outputs with this command, in place of the one that `eval` was given
+    #[arg(long, value_name = "CMD")]
+    scorer: Option<String>,
     /// Frames that could not be read do not make the exit code 1
     #[arg(long)]
     allow_skips: bool,
@@ -24,14 +28,20 @@ pub(super) struct MergeArgs {
     pub(super) common: Common,
 }
 
-pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
-    if args.common.json.as_ref() == Some(&args.output) {
-        return Err(Error::Usage(format!("-o {}: is the --json file, too", args.output.display())));
+impl MergeArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        // The output may replace one of the parts.
+        let output = self.output.canonicalize().ok();
+        let parts = self.partial.iter().filter(|p| p.canonicalize().ok() != output);
+        parts.fold(Files::default(), |f, path| f.reads(path)).keeps("-o", Some(&self.output))
     }
+}
+
+pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
     if args.partial.first().is_some_and(|p| Statistics::is_statistics(p)) {
         return statistics(args);
     }
-    let merged = merge(&args.partial, &args.output)?;
+    let merged = merge(&args.partial, &args.output, args.scorer.as_deref())?;
     let (frames, set) = (merged.frames, &merged.shards);
     let out = args.output.display();
     show::line(&format!("{out}: {} of {} shards, {frames} frames", set.indices.len(), set.of));
@@ -43,6 +53,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         let all = merged.devices.join(", ");
         show::remark(&format!("run on {all}: float results may differ between devices by rounding"));
     }
+    let reports = merged.eval.as_ref().map(|e| e.models.as_slice()).unwrap_or_default();
     let skipped = merged.eval.as_ref().map(skipped_json).unwrap_or_default();
     let not_good = !skipped.is_empty() && !args.allow_skips;
     let json = json!({
@@ -51,6 +62,8 @@ pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
         "of": set.of,
         "missing": set.missing().collect::<Vec<_>>(),
         "devices": merged.devices,
+        "dispatches": reports.iter().map(|m| m.dispatches).sum::<u64>(),
+        "cpu_ops": super::cpu_ops(reports.iter().flat_map(|m| &m.cpu_ops)),
         "models": merged.eval.as_ref().map(models_json).unwrap_or_default(),
         "skipped": skipped,
     });

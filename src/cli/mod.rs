@@ -4,6 +4,7 @@ mod calibrate;
 mod check;
 mod devices;
 mod eval;
+mod files;
 mod import;
 mod merge;
 mod model;
@@ -11,11 +12,13 @@ mod print;
 mod profile;
 mod quickstart;
 mod run;
+mod save_onnx;
 mod show;
 
 use crate::error::Error;
 use crate::gpu::Choice;
 use clap::{Args, Parser, Subcommand};
+use files::Files;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,6 +68,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Run a model once and write its outputs
     Run(run::RunArgs),
+    /// Write a graph as an ONNX model, quantizers as QuantizeLinear and DequantizeLinear
+    SaveOnnx(save_onnx::SaveOnnxArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -86,12 +91,11 @@ impl Outcome {
 /// Parses the arguments, runs the command, prints an error once, and says how the process should end.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (common, result) = dispatch(cli.command);
+    let (json, result) = dispatch(cli.command);
     let result = match (result, show::failure()) {
         (Ok(_), Some(source)) => Err(Error::Io { path: "standard output".into(), source }),
         (result, _) => result,
     };
-    let json = common.json.as_deref();
     let (json_value, code) = match result {
         Ok(outcome) => (outcome.json, u8::from(outcome.not_good)),
         Err(e) => {
@@ -99,7 +103,7 @@ pub fn main() -> ExitCode {
             (serde_json::json!({ "error": e.to_string() }), 2)
         }
     };
-    match json.map_or(Ok(()), |path| write_json(path, &json_value)) {
+    match json.map_or(Ok(()), |path| write_json(&path, &json_value)) {
         Ok(()) => ExitCode::from(code),
         // One message is enough.
         Err(_) if code == 2 => ExitCode::from(2),
@@ -110,33 +114,41 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> (Common, Result<Outcome, Error>) {
+/// Runs a command; says where its JSON goes, too.
+fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
     match command {
-        Command::Devices(a) => (a.common.clone(), with_threads(&a.common, || devices::run(&a))),
-        Command::Import(a) => (a.common.clone(), with_threads(&a.common, || import::run(&a))),
-        Command::Print(a) => (a.common.clone(), with_threads(&a.common, || print::run(&a))),
-        Command::Profile(a) => (a.common.clone(), with_threads(&a.common, || profile::run(&a))),
-        Command::Check(a) => (a.common.clone(), with_threads(&a.common, || check::run(&a))),
-        Command::Calibrate(a) => (a.common.clone(), with_threads(&a.common, || calibrate::run(&a))),
-        Command::Eval(a) => (a.common.clone(), with_threads(&a.common, || eval::run(&a))),
-        Command::Merge(a) => (a.common.clone(), with_threads(&a.common, || merge::run(&a))),
-        Command::Run(a) => (a.common.clone(), with_threads(&a.common, || run::run(&a))),
-        Command::Quickstart(a) => (a.common.clone(), with_threads(&a.common, || quickstart::run(&a))),
+        Command::Devices(a) => start(&a.common, Files::default(), || devices::run(&a)),
+        Command::Import(a) => start(&a.common, a.files(), || import::run(&a)),
+        Command::Print(a) => start(&a.common, a.files(), || print::run(&a)),
+        Command::Profile(a) => start(&a.common, a.files(), || profile::run(&a)),
+        Command::Check(a) => start(&a.common, a.files(), || check::run(&a)),
+        Command::Calibrate(a) => start(&a.common, a.files(), || calibrate::run(&a)),
+        Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
+        Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
+        Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
+        Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
+        Command::Quickstart(a) => start(&a.common, Files::default(), || quickstart::run(&a)),
+    }
+}
+
+/// Checks the files, then runs `f`. What would overwrite another file gets no JSON either.
+fn start(
+    common: &Common,
+    files: Files<'_>,
+    f: impl FnOnce() -> Result<Outcome, Error>,
+) -> (Option<PathBuf>, Result<Outcome, Error>) {
+    if common.json.as_deref() == Some(Path::new("-")) {
+        show::results_to_stderr();
+    }
+    // Before hours of work, not after them.
+    match files.writes("--json", common.json.as_deref()).check() {
+        Ok(()) => (common.json.clone(), with_threads(common, f)),
+        Err(e) => (common.json.clone().filter(|path| path == Path::new("-")), Err(e)),
     }
 }
 
 /// Sets the size of the thread pool that everything shares, then runs `f`.
 fn with_threads(common: &Common, f: impl FnOnce() -> Result<Outcome, Error>) -> Result<Outcome, Error> {
-    if common.json.as_deref() == Some(Path::new("-")) {
-        show::results_to_stderr();
-    }
-    if let Some(path) = &common.json {
-        // Before hours of work, not after them.
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty());
-        if let Some(dir) = dir.filter(|d| !d.is_dir()) {
-            return Err(Error::Usage(format!("--json {}: no folder {}", path.display(), dir.display())));
-        }
-    }
     if let Some(n) = common.threads {
         const MOST: usize = 1024;
         if n == 0 || n > MOST {
@@ -178,6 +190,7 @@ fn number(x: f64) -> serde_json::Value {
 }
 
 /// The JSON of the ops that ran on the CPU although a GPU was asked for.
-fn cpu_ops<'a>(ops: impl IntoIterator<Item = &'a (String, &'static str)>) -> serde_json::Value {
-    ops.into_iter().map(|(node, reason)| serde_json::json!({ "node": node, "reason": reason })).collect()
+fn cpu_ops<'a, S: AsRef<str> + 'a>(ops: impl IntoIterator<Item = &'a (String, S)>) -> serde_json::Value {
+    let one = |(node, reason): &(String, S)| serde_json::json!({ "node": node, "reason": reason.as_ref() });
+    ops.into_iter().map(one).collect()
 }

@@ -1,5 +1,6 @@
 //! `samebit print`: a model as text.
 
+use super::files::Files;
 use super::import::summary;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
@@ -19,6 +20,12 @@ pub(super) struct PrintArgs {
     cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl PrintArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().reads(&self.model)
+    }
 }
 
 pub(super) fn run(args: &PrintArgs) -> Result<Outcome, Error> {

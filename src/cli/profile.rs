@@ -1,5 +1,6 @@
 //! `samebit profile`: statistics of every tensor.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::profile::{Profile, TensorProfile, profile};
@@ -35,6 +36,12 @@ pub(super) struct ProfileArgs {
 
 const COLUMNS: [&str; 11] =
     ["tensor", "op", "type", "min", "max", "mean", "std", "zeros", "NaN", "infinite", "scale"];
+
+impl ProfileArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().reads(&self.model).reads(&self.data)
+    }
+}
 
 pub(super) fn run(args: &ProfileArgs) -> Result<Outcome, Error> {
     if args.limit == Some(0) {

@@ -1,5 +1,6 @@
 //! `samebit run`: infer once, write the outputs.
 
+use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
 use crate::analysis::calibrate::refuse_unfit;
@@ -58,6 +59,14 @@ pub(super) struct RunArgs {
     cut: CutArgs,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl RunArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        let file =
+            |text: &'_ String| PathBuf::from(text.split_once('=').map_or(text.as_str(), |(_, file)| file));
+        self.input.iter().fold(Files::default().reads(&self.model), |f, text| f.reads(&file(text)))
+    }
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {

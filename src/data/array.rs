@@ -4,34 +4,51 @@ use super::DataError;
 use super::element::Element;
 use super::npy::Header;
 use super::npz::Inflated;
+use crate::digest::Digest;
 use crate::tensor::{Tensor, element_count};
-use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-/// Most element bytes that are held in memory, for arrays that cannot be read in row ranges.
-const MAX_IN_MEMORY: u64 = 8 << 30;
+/// Bytes of rows that are brought to C order at a time, for arrays in Fortran order.
+const BAND: usize = 16 << 20;
+
+/// Elements of a file that are hashed to tell it from others: all of a small one, as many blocks of this size of a
+/// larger one.
+const BLOCK: usize = 4096;
+const BLOCKS: u64 = 1024;
 
 /// Where the elements are.
 #[derive(Debug)]
 pub(super) enum Store {
     /// In a file, from this offset on.
     File(File, u64),
-    Memory(Vec<u8>),
     Inflated(Box<Inflated>),
+}
+
+/// Rows in C order of an array in Fortran order.
+#[derive(Debug)]
+struct Band {
+    rows: Range<usize>,
+    bytes: Vec<u8>,
 }
 
 /// An array whose rows (indices of axis 0) are read on request.
 ///
 /// A file in C order is read where the rows are, an archive's deflated member from its start to the last row asked for;
-/// Fortran order is brought to C order in memory when it is opened.
+/// Fortran order is brought to C order some rows at a time. Opening it reads the header alone.
 #[derive(Debug)]
 pub struct Array {
     path: PathBuf,
     header: Header,
     store: Store,
+    /// For Fortran order only: the rows that were read last, and those around them. Two, as threads that read ahead are
+    /// on both sides of an edge.
+    bands: Mutex<Vec<Band>>,
+    /// Of a member of an archive, as the archive has it.
+    checksum: Option<u32>,
 }
 
 impl Array {
@@ -54,27 +71,13 @@ impl Array {
             ))
             .help("the file is damaged or was cut short"));
         }
-        if header.is_c_order() {
-            let start = header.len as u64;
-            return Ok(Array::new(path, header, Store::File(file, start)));
-        }
-        Array::from_fortran(path, header, &mut file)
+        let start = header.len as u64;
+        Ok(Array::new(path, header, Store::File(file, start), None))
     }
 
-    /// An array in C order whose elements, as many as the header says, are in `store`.
-    pub(super) fn new(path: &Path, header: Header, store: Store) -> Array {
-        Array { path: path.to_path_buf(), header, store }
-    }
-
-    /// Brings what `reader` holds to C order, in memory.
-    pub(super) fn from_fortran(
-        path: &Path,
-        header: Header,
-        reader: &mut dyn Read,
-    ) -> Result<Array, DataError> {
-        let bytes = read_elements(reader, &header, path)?;
-        let bytes = to_c_order(&header.shape, header.element.size_bytes(), &bytes);
-        Ok(Array::new(path, header, Store::Memory(bytes)))
+    /// An array whose elements, as many as the header says, are in `store`; with the checksum of an archive's member.
+    pub(super) fn new(path: &Path, header: Header, store: Store, checksum: Option<u32>) -> Array {
+        Array { path: path.to_path_buf(), header, store, bands: Mutex::default(), checksum }
     }
 
     /// The file.
@@ -116,16 +119,16 @@ impl Array {
             Some(first) => *first = rows.len(),
             None => shape.push(rows.len()),
         }
-        let bytes = self.row_bytes(rows)?;
+        let bytes = self.bytes_of(rows)?;
         self.header.element.tensor(&shape, &bytes).map_err(|what| DataError::new(&self.path, what))
     }
 
-    /// All elements as integers, such as labels.
+    /// The elements of rows as integers, such as labels.
     ///
     /// # Errors
     /// Float elements, values beyond i64, a failed read.
-    pub fn read_integers(&self) -> Result<Vec<i64>, DataError> {
-        let bytes = self.row_bytes(0..self.rows())?;
+    pub fn integers(&self, rows: Range<usize>) -> Result<Vec<i64>, DataError> {
+        let bytes = self.bytes_of(rows)?;
         self.header.element.integers(&bytes).ok_or_else(|| {
             DataError::new(
                 &self.path,
@@ -134,7 +137,11 @@ impl Array {
         })
     }
 
-    fn row_bytes(&self, rows: Range<usize>) -> Result<Cow<'_, [u8]>, DataError> {
+    /// The stored bytes of rows, in C order.
+    ///
+    /// # Errors
+    /// Rows beyond the last, more elements than a tensor may have, a failed read.
+    pub(super) fn bytes_of(&self, rows: Range<usize>) -> Result<Vec<u8>, DataError> {
         let wrong = |what: String| DataError::new(&self.path, what);
         if rows.start > rows.end || rows.end > self.rows() {
             return Err(wrong(format!("rows {}..{} of {}", rows.start, rows.end, self.rows())));
@@ -146,63 +153,106 @@ impl Array {
         let count = element_count(&shape).ok_or_else(too_large)?;
         let size = self.header.element.size_bytes();
         let row = element_count(inner).ok_or_else(too_large)? * size;
-        let (start, len) = (rows.start * row, count * size);
-        let (file, at) = match &self.store {
-            Store::Memory(all) => return Ok(Cow::Borrowed(&all[start..start + len])),
-            Store::File(file, first) => (file, first + start as u64),
-            // Unpacked before memory is asked for, so that a false shape costs none.
-            Store::Inflated(member) => (member.up_to((start + len) as u64).map_err(wrong)?, start as u64),
-        };
-        let mut bytes = vec![0; len];
+        if !self.header.is_c_order() && count > 0 {
+            return self.transposed(rows, row);
+        }
+        let mut bytes = Vec::new();
+        let (file, first) = self.file(rows.start as u64 * row as u64 + (count * size) as u64)?;
+        bytes.resize(count * size, 0);
+        let at = first + rows.start as u64 * row as u64;
         read_exact_at(file, &mut bytes, at).map_err(|e| DataError::io(&self.path, "cannot read", &e))?;
-        Ok(Cow::Owned(bytes))
+        Ok(bytes)
     }
-}
 
-/// Reads exactly the element bytes that the header, checked against the source's size, asks for.
-fn read_elements(reader: &mut dyn Read, header: &Header, path: &Path) -> Result<Vec<u8>, DataError> {
-    let need = header.data_bytes().filter(|n| *n <= MAX_IN_MEMORY).ok_or_else(|| {
-        DataError::new(
-            path,
-            format!("shape {:?} takes more than the {MAX_IN_MEMORY} bytes held in memory", header.shape),
-        )
-        .help("save it as .npy in C order, which is read row by row")
-    })?;
-    // Grows with what is there, so that a false size costs nothing.
-    let mut bytes = Vec::new();
-    let read =
-        reader.take(need).read_to_end(&mut bytes).map_err(|e| DataError::io(path, "cannot read", &e))?;
-    if read as u64 != need {
-        return Err(DataError::new(
-            path,
-            format!("shape {:?} takes {need} bytes, but it holds {read}", header.shape),
-        ));
-    }
-    Ok(bytes)
-}
-
-fn to_c_order(shape: &[usize], size: usize, fortran: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(fortran.len());
-    if fortran.is_empty() {
-        return out;
-    }
-    let mut steps = vec![size; shape.len()];
-    for a in 1..shape.len() {
-        steps[a] = steps[a - 1] * shape[a - 1];
-    }
-    let mut index = vec![0; shape.len()];
-    while out.len() < fortran.len() {
-        let at: usize = index.iter().zip(&steps).map(|(i, s)| i * s).sum();
-        out.extend_from_slice(&fortran[at..at + size]);
-        for a in (0..shape.len()).rev() {
-            index[a] += 1;
-            if index[a] < shape[a] {
-                break;
+    /// The file that holds at least the first `end` element bytes, and where they begin.
+    fn file(&self, end: u64) -> Result<(&File, u64), DataError> {
+        match &self.store {
+            Store::File(file, first) => Ok((file, *first)),
+            // Unpacked before memory is asked for, so that a false shape costs none.
+            Store::Inflated(member) => {
+                let file = member.up_to(end).map_err(|what| DataError::new(&self.path, what))?;
+                Ok((file, 0))
             }
-            index[a] = 0;
         }
     }
-    out
+
+    /// Tells the elements from others: by the archive's checksum, or by their number and a hash of up to 1024 evenly
+    /// spaced blocks of 4 KiB, which are all of an array of up to 4 MiB.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub(super) fn fingerprint(&self) -> Result<String, DataError> {
+        let len = self.header.data_bytes().unwrap_or(0);
+        let (file, first) = match (&self.store, self.checksum) {
+            (Store::File(file, first), None) => (file, *first),
+            (_, checksum) => return Ok(format!("{len} {checksum:?}")),
+        };
+        let mut digest = Digest::new();
+        let mut block = [0; BLOCK];
+        let blocks = len.div_ceil(BLOCK as u64).min(BLOCKS);
+        for i in 0..blocks {
+            let last = len.saturating_sub(BLOCK as u64);
+            let at = if blocks < BLOCKS {
+                i * BLOCK as u64
+            } else {
+                (u128::from(last) * u128::from(i) / u128::from(BLOCKS - 1)) as u64
+            };
+            let n = usize::try_from(len - at).unwrap_or(BLOCK).min(BLOCK);
+            read_exact_at(file, &mut block[..n], first + at)
+                .map_err(|e| DataError::io(&self.path, "cannot read", &e))?;
+            digest.part(&block[..n]);
+        }
+        Ok(format!("{len} {}", digest.finish()))
+    }
+
+    /// Rows of `row` bytes of an array in Fortran order. Few rows are read with those that follow, as the next to be
+    /// asked for are among these.
+    fn transposed(&self, rows: Range<usize>, row: usize) -> Result<Vec<u8>, DataError> {
+        let most = (BAND / row).max(1);
+        if rows.len() > most {
+            return self.gather(rows, row);
+        }
+        // A panic leaves whole bands.
+        let mut bands = self.bands.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |b: &Band| b.rows.start <= rows.start && rows.end <= b.rows.end;
+        if !bands.iter().any(holds) {
+            bands.truncate(1);
+            let start = rows.start / most * most;
+            let start = if rows.end <= start.saturating_add(most) { start } else { rows.start };
+            let wider = start..start.saturating_add(most).min(self.rows());
+            bands.insert(0, Band { bytes: self.gather(wider.clone(), row)?, rows: wider });
+        }
+        let band = bands.iter().find(|b| holds(b)).unwrap_or(&bands[0]);
+        let from = (rows.start - band.rows.start) * row;
+        Ok(band.bytes[from..from + rows.len() * row].to_vec())
+    }
+
+    /// Reads rows of `row` bytes in Fortran order, where the rows of one inner index are neighbours.
+    fn gather(&self, rows: Range<usize>, row: usize) -> Result<Vec<u8>, DataError> {
+        let size = self.header.element.size_bytes();
+        let inner = &self.header.shape[1..];
+        let (file, first) = self.file(self.rows() as u64 * row as u64)?;
+        let mut out = vec![0; rows.len() * row];
+        let mut column = vec![0; rows.len() * size];
+        let mut index = vec![0; inner.len()];
+        for at in (0..row).step_by(size) {
+            let column_at = index.iter().zip(inner).rev().fold(0, |n, (i, d)| n * d + i);
+            let offset = (column_at as u64 * self.rows() as u64 + rows.start as u64) * size as u64;
+            read_exact_at(file, &mut column, first + offset)
+                .map_err(|e| DataError::io(&self.path, "cannot read", &e))?;
+            for (element, row) in column.chunks_exact(size).zip(out.chunks_exact_mut(row)) {
+                row[at..at + size].copy_from_slice(element);
+            }
+            for a in (0..inner.len()).rev() {
+                index[a] += 1;
+                if index[a] < inner[a] {
+                    break;
+                }
+                index[a] = 0;
+            }
+        }
+        Ok(out)
+    }
 }
 
 #[cfg(unix)]

@@ -151,7 +151,7 @@ impl BoundInput {
         self.values.tables.as_ref()
     }
 
-    fn load(&self, source: &Source, row: usize) -> Result<Tensor, String> {
+    fn load(&self, source: &Source, row: usize) -> Result<Tensor, Unread> {
         let mut stored = source.read(row)?;
         if !self.geometry.is_empty()
             && let Stored::Elements(t) = &stored
@@ -169,7 +169,7 @@ impl BoundInput {
             stored = Stored::Picture(p);
         }
         let (shape, data) = stored.into_parts();
-        self.values.finish(squeezed(&shape, self.values.shape.len()), &data)
+        Ok(self.values.finish(squeezed(&shape, self.values.shape.len()), &data)?)
     }
 }
 
@@ -209,6 +209,23 @@ fn check_dtype(stored: DType, computes: bool, asked: Option<DType>, graph: DType
     Ok(())
 }
 
+/// Why a sample cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// The sample is at fault; the others may be fine.
+    #[error("{0}")]
+    Sample(String),
+    /// The file that holds all samples is at fault.
+    #[error(transparent)]
+    Source(#[from] DataError),
+}
+
+impl From<String> for Unread {
+    fn from(reason: String) -> Unread {
+        Unread::Sample(reason)
+    }
+}
+
 /// A data set whose samples fit a graph's inputs.
 #[derive(Clone, Debug)]
 pub struct BoundDataset {
@@ -236,9 +253,9 @@ impl BoundDataset {
     /// Reads and prepares one sample: a tensor for each input, without the batch axis.
     ///
     /// # Errors
-    /// The reason why it cannot be read.
-    pub fn load(&self, position: usize) -> Result<Vec<Tensor>, String> {
-        let row = self.dataset.rows[position];
+    /// Why it cannot be read.
+    pub fn load(&self, position: usize) -> Result<Vec<Tensor>, Unread> {
+        let row = self.dataset.rows.get(position);
         let sources = &self.dataset.inputs;
         self.inputs.iter().map(|input| input.load(&sources[input.at].source, row)).collect()
     }

@@ -5,7 +5,9 @@
 use super::DataError;
 use super::array::read_exact_at;
 use super::element::Element;
-use crate::atomic::write_atomic;
+use crate::atomic::{folder, write_atomic};
+use crate::digest::Digest;
+use flate2::Crc;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -14,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// Entry of the metadata that holds the header.
 const ENTRY: &str = "samebit";
+
+/// Entry of the metadata that holds a hash of the header and of every column's name, type and checksum.
+const CHECKSUM: &str = "checksum";
 
 /// Longest header of a file, as safetensors has it.
 const MAX_HEADER: u64 = 100_000_000;
@@ -52,7 +57,16 @@ pub struct Writer {
 struct Growing {
     ty: ColumnType,
     rows: usize,
+    crc: Crc,
     spool: BufWriter<File>,
+}
+
+impl Growing {
+    fn write(&mut self, rows: usize, bytes: &[u8]) -> io::Result<()> {
+        self.rows += rows;
+        self.crc.update(bytes);
+        self.spool.write_all(bytes)
+    }
 }
 
 impl Writer {
@@ -70,8 +84,8 @@ impl Writer {
         for (ty, _) in &table.columns {
             let mut rows = table.reader(&ty.name)?;
             let column = writer.column(ty)?;
-            let written = io::copy(&mut rows, &mut column.spool);
             column.rows = table.rows;
+            let written = each_chunk(&mut rows, |bytes| column.write(0, bytes));
             written.map_err(|e| DataError::io(&table.path, "cannot copy its rows", &e))?;
         }
         Ok(writer)
@@ -85,18 +99,18 @@ impl Writer {
     /// Adds rows to a column.
     ///
     /// # Errors
-    /// Rows of another type than those before, a part of a row, a failed write.
-    pub fn append(&mut self, ty: &ColumnType, bytes: &[u8]) -> Result<(), DataError> {
+    /// Rows of another type than those before, bytes that are not these rows, a failed write.
+    pub fn append(&mut self, ty: &ColumnType, rows: usize, bytes: &[u8]) -> Result<(), DataError> {
         let path = self.path.clone();
-        let row = ty.row_bytes().filter(|n| *n > 0 && bytes.len().is_multiple_of(*n)).ok_or_else(|| {
-            DataError::new(
+        if ty.row_bytes().and_then(|n| n.checked_mul(rows)) != Some(bytes.len()) {
+            let (name, n, row) = (&ty.name, bytes.len(), &ty.row);
+            return Err(DataError::new(
                 &path,
-                format!("column {}: {} bytes are no rows of {:?}", ty.name, bytes.len(), ty.row),
-            )
-        })?;
-        let column = self.column(ty)?;
-        column.rows += bytes.len() / row;
-        column.spool.write_all(bytes).map_err(|e| DataError::io(&path, "cannot write beside it", &e))
+                format!("column {name}: {n} bytes are not {rows} rows of {row:?}"),
+            ));
+        }
+        let written = self.column(ty)?.write(rows, bytes);
+        written.map_err(|e| DataError::io(&path, "cannot write beside it", &e))
     }
 
     fn column(&mut self, ty: &ColumnType) -> Result<&mut Growing, DataError> {
@@ -111,7 +125,8 @@ impl Writer {
             None => {
                 let spool = tempfile::tempfile_in(folder(&self.path))
                     .map_err(|e| DataError::io(&self.path, "cannot write beside it", &e))?;
-                self.columns.push(Growing { ty: ty.clone(), rows: 0, spool: BufWriter::new(spool) });
+                let (ty, spool) = (ty.clone(), BufWriter::new(spool));
+                self.columns.push(Growing { ty, rows: 0, crc: Crc::new(), spool });
                 self.columns.len() - 1
             }
         };
@@ -145,12 +160,17 @@ impl Writer {
             infos.push((c.ty.name.clone(), info));
             end += bytes;
         }
-        // One entry only: the order of several would differ from run to run.
-        let entries = HashMap::from([(ENTRY.to_owned(), header.to_owned())]);
-        let metadata =
-            Metadata::new(Some(entries), infos).map_err(|e| DataError::new(&self.path, e.to_string()))?;
-        let mut text =
-            serde_json::to_vec(&metadata).map_err(|e| DataError::new(&self.path, e.to_string()))?;
+        let mut digest = digest(header);
+        self.columns.iter().for_each(|c| add_column(&mut digest, &c.ty, rows, &c.crc));
+        let entries = [(ENTRY, header.to_owned()), (CHECKSUM, digest.finish())];
+        let entries: HashMap<String, String> = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let metadata = Metadata::new(Some(entries), infos).map_err(|e| wrong(e.to_string()))?;
+        let mut metadata = serde_json::to_value(&metadata).map_err(|e| wrong(e.to_string()))?;
+        // The entries come in the order of a hash map, but equal rows are to give equal bytes.
+        if let Some(entries) = metadata.get_mut("__metadata__").and_then(serde_json::Value::as_object_mut) {
+            entries.sort_keys();
+        }
+        let mut text = serde_json::to_vec(&metadata).map_err(|e| wrong(e.to_string()))?;
         text.resize(text.len().next_multiple_of(8), b' ');
         let columns = &mut self.columns;
         write_atomic(&self.path, |out| {
@@ -167,8 +187,27 @@ impl Writer {
     }
 }
 
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+fn digest(header: &str) -> Digest {
+    let mut digest = Digest::new();
+    digest.part(header);
+    digest
+}
+
+fn add_column(digest: &mut Digest, ty: &ColumnType, rows: usize, crc: &Crc) {
+    digest.part(format!("{} {:?} {:?} {rows} {:08x}", ty.name, ty.element, ty.row, crc.sum()));
+}
+
+/// Hands all that a reader holds to `f`, part by part.
+fn each_chunk(reader: &mut dyn Read, mut f: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut chunk = vec![0; 1 << 16];
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => f(&chunk[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 fn stored(element: Element) -> Dtype {
@@ -194,17 +233,42 @@ pub struct Table {
     path: PathBuf,
     file: File,
     header: String,
+    checksum: String,
     /// With the offset of their first row.
     columns: Vec<(ColumnType, u64)>,
     rows: usize,
 }
 
 impl Table {
-    /// Opens a table and checks that its columns fit together and fill the file.
+    /// Opens a table and reads it once, to see that it is what was written.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn open(path: &Path) -> Result<Table, DataError> {
+        let table = Self::peek(path)?;
+        let mut digest = digest(&table.header);
+        for (ty, _) in &table.columns {
+            let mut crc = Crc::new();
+            each_chunk(&mut table.reader(&ty.name)?, |bytes| {
+                crc.update(bytes);
+                Ok(())
+            })
+            .map_err(|e| DataError::io(path, "cannot read", &e))?;
+            add_column(&mut digest, ty, table.rows, &crc);
+        }
+        if digest.finish() != table.checksum {
+            return Err(
+                DataError::new(path, "its checksum is wrong: the file is damaged").help("make it again")
+            );
+        }
+        Ok(table)
+    }
+
+    /// Opens a table and checks that its columns fit together and fill the file, but not what they hold.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn peek(path: &Path) -> Result<Table, DataError> {
         let failed = |e: io::Error| DataError::io(path, "cannot read", &e);
         let wrong = |what: String| DataError::new(path, format!("not a partial result of samebit: {what}"));
         let mut file = File::open(path).map_err(|e| DataError::io(path, "cannot open", &e))?;
@@ -224,8 +288,11 @@ impl Table {
                 wrong(format!("it has {len} bytes, its columns end at {end}")).help("the file is damaged")
             );
         }
-        let header = metadata.metadata().as_ref().and_then(|m| m.get(ENTRY));
-        let header = header.ok_or_else(|| wrong(format!("no entry {ENTRY:?}")))?.clone();
+        let entry = |name: &str| {
+            let found = metadata.metadata().as_ref().and_then(|m| m.get(name)).cloned();
+            found.ok_or_else(|| wrong(format!("no entry {name:?}")))
+        };
+        let (header, checksum) = (entry(ENTRY)?, entry(CHECKSUM)?);
         let mut columns = Vec::new();
         let mut rows = None;
         for (name, info) in metadata.tensors() {
@@ -238,8 +305,12 @@ impl Table {
             }
             columns.push((ColumnType::new(name, element, row), 8 + size + info.data_offsets.0 as u64));
         }
-        columns.sort_by_key(|(_, start)| *start);
-        Ok(Table { path: path.to_path_buf(), file, header, columns, rows: rows.unwrap_or(0) })
+        // As they were written; a column without bytes begins where the next one does.
+        columns.sort_by(|(a, _): &(ColumnType, u64), (b, _)| {
+            let key = |ty: &ColumnType| std::cmp::Reverse(ty.element.size_bytes());
+            (key(a), &a.name).cmp(&(key(b), &b.name))
+        });
+        Ok(Table { path: path.to_path_buf(), file, header, checksum, columns, rows: rows.unwrap_or(0) })
     }
 
     /// The file.
@@ -333,7 +404,7 @@ pub fn join(tables: &[Table], key: &str, out: &mut Writer) -> Result<(), DataErr
             readers[*i]
                 .read_exact(&mut row)
                 .map_err(|e| DataError::io(&filled[*i].path, "cannot read", &e))?;
-            out.append(ty, &row)?;
+            out.append(ty, 1, &row)?;
         }
     }
     Ok(())

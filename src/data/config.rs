@@ -419,7 +419,7 @@ impl InputConfig {
 }
 
 /// `x.npz:key`, or the archive alone.
-pub(super) fn split_key(path: &Path) -> (PathBuf, Option<String>) {
+pub fn split_key(path: &Path) -> (PathBuf, Option<String>) {
     let text = path.to_string_lossy();
     match text.rsplit_once(':') {
         Some((file, key)) if file.ends_with(".npz") => (PathBuf::from(file), Some(key.to_owned())),

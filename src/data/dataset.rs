@@ -3,10 +3,12 @@
 use super::DataError;
 use super::array::Array;
 use super::config::{Color, Config, DatasetConfig, InputConfig, LabelsConfig, Step, split_key};
+use super::selection::{Labels, Rows};
 use super::shards::Shard;
 use super::source::{Source, is_image};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -23,9 +25,8 @@ pub struct Dataset {
     name: Option<String>,
     pub(super) inputs: Arc<Vec<Input>>,
     /// Position of each sample in its sources.
-    pub(super) rows: Vec<usize>,
-    ids: Vec<String>,
-    labels: Option<Vec<i64>>,
+    pub(super) rows: Rows,
+    labels: Option<Labels>,
     notes: Vec<String>,
 }
 
@@ -91,14 +92,13 @@ impl Dataset {
         }
         let id = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let root = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        let source = Source::Images { root, files: vec![id.clone()], color: Color::default() };
+        let source = Source::Images { root, files: vec![id], color: Color::default() };
         let inputs = Arc::new(vec![Input { name: None, source, steps: Vec::new() }]);
         Ok(Dataset {
             path: path.to_path_buf(),
             name: None,
             inputs,
-            rows: vec![0],
-            ids: vec![id],
+            rows: Rows::even(1, 0, 1, 1),
             labels: None,
             notes: Vec::new(),
         })
@@ -129,42 +129,38 @@ impl Dataset {
         }
         let settings = &config.dataset;
         let count = csv.as_ref().map_or(total, |c| c.rows.len());
-        // Chosen before anything is made of each sample: there may be many more than are wanted.
-        let keep = (settings.start..count)
-            .step_by(settings.every.unwrap_or(1))
-            .take(settings.limit.unwrap_or(usize::MAX));
-        let keep: Vec<usize> = keep.collect();
-        let picked: Vec<usize> = keep.iter().map(|i| csv.as_ref().map_or(*i, |csv| csv.rows[*i])).collect();
-        if picked.is_empty() {
+        let limit = settings.limit.unwrap_or(usize::MAX);
+        let keep = Rows::even(count, settings.start, settings.every.unwrap_or(1), limit);
+        if keep.len() == 0 {
             let have = if count == 0 { String::new() } else { format!(" of the {count} there are") };
             return Err(wrong(format!("no sample{have} is left: the data set is empty"))
                 .help("check where, start and limit"));
         }
         let files = inputs.iter().find_map(|i| i.source.files());
-        let ids: Vec<String> = match files {
-            Some(files) => picked.iter().map(|row| files[*row].clone()).collect(),
-            None => picked.iter().map(ToString::to_string).collect(),
+        let (rows, labels) = match csv {
+            // It has labels for the rows that `where` lets through.
+            Some(csv) => (Rows::List(csv.rows).select(&keep), csv.labels.map(Labels::Listed)),
+            None => (keep.clone(), None),
         };
-        // A csv has labels for the rows that `where` lets through, the others for all.
         let labels = match &settings.labels {
             Some(LabelsConfig::Npy(npy)) => Some(labels_of_array(&base.join(npy), total, path)?),
-            Some(LabelsConfig::Folders) => Some(labels_of_folders(files, path)?),
-            _ => csv.and_then(|csv| csv.labels),
+            Some(LabelsConfig::Folders) => Some(Labels::Listed(labels_of_folders(files, path)?)),
+            _ => labels,
         };
-        let labels = labels.map(|all| keep.iter().map(|i| all[*i]).collect());
+        let labels = labels.map(|all| all.select(&keep));
         let name = settings.name.clone();
         let (path, inputs) = (path.to_path_buf(), Arc::new(inputs));
-        Ok(Dataset { path, name, inputs, rows: picked, ids, labels, notes })
+        Ok(Dataset { path, name, inputs, rows, labels, notes })
     }
 
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.rows.len()
     }
 
     /// Whether there is no sample.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.len() == 0
     }
 
     /// The name given in the file, else the file.
@@ -177,14 +173,42 @@ impl Dataset {
         &self.path
     }
 
-    /// Name of each sample: a file below its folder, a line of the list, or a row number.
-    pub fn ids(&self) -> &[String] {
-        &self.ids
+    /// Name of a sample that there is: a file below its folder, a line of the list, or a row number.
+    pub fn id(&self, position: usize) -> Cow<'_, str> {
+        let row = self.rows.get(position);
+        match self.inputs.iter().find_map(|i| i.source.files()) {
+            Some(files) => Cow::Borrowed(&files[row]),
+            None => Cow::Owned(row.to_string()),
+        }
     }
 
-    /// Class of each sample, where labels were given.
-    pub fn labels(&self) -> Option<&[i64]> {
-        self.labels.as_deref()
+    /// Names of all samples.
+    pub fn ids(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        (0..self.len()).map(|i| self.id(i))
+    }
+
+    /// Whether labels were given.
+    pub fn is_labelled(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    /// Class of a sample that there is, where labels were given.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub fn label(&self, position: usize) -> Result<Option<i64>, DataError> {
+        self.labels.as_ref().map(|l| l.of(position, self.rows.get(position))).transpose()
+    }
+
+    /// Hands position and class of every sample to `f`, in order, where labels were given.
+    ///
+    /// # Errors
+    /// A failed read, and what `f` says.
+    pub fn each_label<E: From<DataError>>(
+        &self,
+        f: impl FnMut(usize, i64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.labels.as_ref().map_or(Ok(()), |l| l.each(&self.rows, f))
     }
 
     /// What a user may want to know of it: images that the csv of labels does not list.
@@ -194,26 +218,33 @@ impl Dataset {
 
     /// The samples at these positions, in this order. Positions beyond the last are left out.
     pub fn select(&self, positions: impl IntoIterator<Item = usize>) -> Dataset {
-        let keep: Vec<usize> = positions.into_iter().filter(|i| *i < self.len()).collect();
+        self.chosen(&Rows::List(positions.into_iter().filter(|i| *i < self.len()).collect()))
+    }
+
+    fn chosen(&self, samples: &Rows) -> Dataset {
         Dataset {
             path: self.path.clone(),
             name: self.name.clone(),
             inputs: Arc::clone(&self.inputs),
-            rows: keep.iter().map(|i| self.rows[*i]).collect(),
-            ids: keep.iter().map(|i| self.ids[*i].clone()).collect(),
-            labels: self.labels.as_ref().map(|l| keep.iter().map(|i| l[*i]).collect()),
+            rows: self.rows.select(samples),
+            labels: self.labels.as_ref().map(|l| l.select(samples)),
             notes: self.notes.clone(),
         }
     }
 
     /// The first `n` samples.
     pub fn limit(&self, n: usize) -> Dataset {
-        self.select(0..n.min(self.len()))
+        self.chosen(&Rows::even(self.len(), 0, 1, n))
+    }
+
+    /// The samples from `n` on.
+    pub fn skip(&self, n: usize) -> Dataset {
+        self.chosen(&Rows::even(self.len(), n, 1, usize::MAX))
     }
 
     /// The samples of a shard.
     pub fn shard(&self, shard: Shard) -> Dataset {
-        self.select((shard.index..self.len()).step_by(shard.of.max(1)))
+        self.chosen(&Rows::even(self.len(), shard.index, shard.of, usize::MAX))
     }
 }
 
@@ -226,20 +257,22 @@ fn restrict(path: &Path, inputs: &mut [Input], csv: &Csv) -> Result<Vec<String>,
             return Err(DataError::new(path, "labels = { csv = .. } has no key file")
                 .help("name the column that holds the files' names"));
         };
+        let root = input.source.path();
         let mut line_of = HashMap::new();
         for row in &csv.rows {
-            if let Some(first) = line_of.insert(&files[*row], csv.lines[*row]) {
-                let (file, second) = (&files[*row], csv.lines[*row]);
+            let (file, second) = (&files[*row], csv.lines[*row]);
+            if let Some((other, first)) = line_of.insert(plain(root, file), (file, second)) {
+                let also = if other == file { String::new() } else { format!(" (there as {other})") };
                 return Err(DataError::new(
                     path,
-                    format!("the csv lists {file} twice, in lines {first} and {second}"),
+                    format!("the csv lists {file} twice, in lines {first}{also} and {second}"),
                 )
                 .help("a sample that counts twice changes the figures: remove one"));
             }
         }
-        let listed: HashSet<&String> = files.iter().collect();
+        let listed: HashSet<PathBuf> = files.iter().map(|f| plain(root, f)).collect();
         let there = input.source.files().unwrap_or_default();
-        let unlisted: Vec<&String> = there.iter().filter(|f| !listed.contains(f)).collect();
+        let unlisted: Vec<&String> = there.iter().filter(|f| !listed.contains(&plain(root, f))).collect();
         if let Some(first) = unlisted.first() {
             let (n, all, folder) = (unlisted.len(), there.len(), input.source.path().display());
             notes.push(format!("{n} of the {all} files of {folder} are not in the csv of labels and not used, such as {first}"));
@@ -247,6 +280,21 @@ fn restrict(path: &Path, inputs: &mut [Input], csv: &Csv) -> Result<Vec<String>,
         input.source.set_files(files);
     }
     Ok(notes)
+}
+
+/// The path of a file without `.` and `..`, so that two spellings of one are equal.
+fn plain(root: &Path, file: &str) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in root.join(file).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 fn read_csv(
@@ -300,7 +348,7 @@ fn read_csv(
     Ok(out)
 }
 
-fn labels_of_array(file: &Path, samples: usize, set: &Path) -> Result<Vec<i64>, DataError> {
+fn labels_of_array(file: &Path, samples: usize, set: &Path) -> Result<Labels, DataError> {
     let (path, key) = split_key(file);
     let array = match key {
         None => Array::open(&path)?,
@@ -313,7 +361,9 @@ fn labels_of_array(file: &Path, samples: usize, set: &Path) -> Result<Vec<i64>, 
         )
         .help("give one integer per sample"));
     }
-    array.read_integers()
+    // Says at once when they are no integers.
+    array.integers(0..samples.min(1))?;
+    Ok(Labels::Array(Arc::new(array)))
 }
 
 fn labels_of_folders(files: Option<&[String]>, set: &Path) -> Result<Vec<i64>, DataError> {

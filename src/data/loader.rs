@@ -1,6 +1,6 @@
 //! Samples read and prepared ahead of their use.
 
-use super::{BoundDataset, DataError};
+use super::{BoundDataset, DataError, Unread};
 use crate::tensor::{DType, Tensor, element_count};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -72,7 +72,7 @@ impl Default for LoaderOptions {
     }
 }
 
-type Loaded = Result<Vec<Tensor>, String>;
+type Loaded = Result<Vec<Tensor>, Unread>;
 
 struct State {
     /// Next sample that a thread will take.
@@ -116,7 +116,7 @@ impl Shared {
         while let Some(position) = self.claim() {
             // A decoder's panic on a damaged file costs that file.
             let loaded = catch_unwind(AssertUnwindSafe(|| self.data.load(position)))
-                .unwrap_or_else(|_| Err("the decoder panicked".into()));
+                .unwrap_or_else(|_| Err(Unread::Sample("the decoder panicked".into())));
             let mut state = self.state();
             state.ready.insert(position, loaded);
             self.news.notify_all();
@@ -145,6 +145,7 @@ impl Shared {
 /// is skipped, and the batch is filled with those that follow.
 ///
 /// # Errors
+/// A source that is damaged or cannot be read as a whole, such as an archive, is an error, and the last item.
 /// The one item of a data set of which no sample can be read is an error with the first reason.
 pub struct Loader {
     shared: Arc<Shared>,
@@ -153,6 +154,8 @@ pub struct Loader {
     frames: usize,
     /// Whether a data set of which nothing can be read was reported, or need not be.
     failed: bool,
+    /// Whether a source could not be read.
+    ended: bool,
     skipped: Vec<Skip>,
 }
 
@@ -181,8 +184,15 @@ impl Loader {
             room: Condvar::new(),
             news: Condvar::new(),
         });
-        let mut loader =
-            Loader { shared, threads: Vec::new(), batch, frames: 0, failed: false, skipped: Vec::new() };
+        let mut loader = Loader {
+            shared,
+            threads: Vec::new(),
+            batch,
+            frames: 0,
+            failed: false,
+            ended: false,
+            skipped: Vec::new(),
+        };
         for _ in 0..threads.min(loader.shared.data.dataset().len()) {
             let shared = Arc::clone(&loader.shared);
             let thread =
@@ -217,18 +227,18 @@ impl Loader {
         &self.skipped
     }
 
-    fn assemble(&self, positions: Vec<usize>, samples: &[Vec<Tensor>]) -> Batch {
+    fn assemble(&self, positions: Vec<usize>, samples: &[Vec<Tensor>]) -> Result<Batch, DataError> {
         let set = self.shared.data.dataset();
         let rows = self.shared.data.fixed_batch().unwrap_or(samples.len());
         let inputs = (0..self.shared.data.inputs().len())
             .map(|i| stack((0..rows).map(|r| &samples[r.min(samples.len() - 1)][i])))
             .collect();
-        Batch {
-            ids: positions.iter().map(|p| set.ids()[*p].clone()).collect(),
-            labels: set.labels().map(|l| positions.iter().map(|p| l[*p]).collect()),
+        Ok(Batch {
+            ids: positions.iter().map(|p| set.id(*p).into_owned()).collect(),
+            labels: positions.iter().map(|p| set.label(*p)).collect::<Result<_, _>>()?,
             positions,
             inputs,
-        }
+        })
     }
 }
 
@@ -236,6 +246,9 @@ impl Iterator for Loader {
     type Item = Result<Batch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
         let (mut positions, mut samples) = (Vec::new(), Vec::new());
         while samples.len() < self.batch {
             let Some((position, loaded)) = self.shared.take() else { break };
@@ -244,15 +257,21 @@ impl Iterator for Loader {
                     positions.push(position);
                     samples.push(tensors);
                 }
-                Err(reason) => {
-                    let sample = self.shared.data.dataset().ids()[position].clone();
+                Err(Unread::Source(e)) => {
+                    self.shared.state().stop = true;
+                    self.shared.room.notify_all();
+                    self.ended = true;
+                    return Some(Err(e));
+                }
+                Err(Unread::Sample(reason)) => {
+                    let sample = self.shared.data.dataset().id(position).into_owned();
                     self.skipped.push(Skip { position, sample, reason });
                 }
             }
         }
         self.frames += samples.len();
         if !samples.is_empty() {
-            return Some(Ok(self.assemble(positions, &samples)));
+            return Some(self.assemble(positions, &samples));
         }
         if self.frames > 0 || std::mem::replace(&mut self.failed, true) {
             return None;

@@ -15,12 +15,13 @@ mod npz;
 pub mod picture;
 mod preprocess;
 pub mod scorer;
+mod selection;
 pub mod shards;
 mod single;
 mod source;
 
 pub use array::Array;
-pub use bind::{BoundDataset, BoundInput};
+pub use bind::{BoundDataset, BoundInput, Unread};
 pub use dataset::Dataset;
 pub use element::Element;
 pub use loader::{Batch, Loader, LoaderOptions, Skip};

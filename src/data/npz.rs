@@ -111,23 +111,15 @@ impl Array {
         if method == CompressionMethod::Stored {
             let header = Header::read(&mut file).map_err(wrong)?;
             check(&header)?;
-            if header.is_c_order() {
-                let start = start + header.len as u64;
-                return Ok(Array::new(path, header, Store::File(file, start)));
-            }
-            return Array::from_fortran(path, header, &mut file);
+            let start = start + header.len as u64;
+            return Ok(Array::new(path, header, Store::File(file, start), Some(crc)));
         }
         let mut stream = Deflated { inner: DeflateDecoder::new(file.take(packed)), crc: Crc::new() };
         let header = Header::read(&mut stream).map_err(wrong)?;
         check(&header)?;
-        if header.is_c_order() {
-            let bytes = declared - header.len as u64;
-            let member = Inflated::new(stream, bytes, crc, path)?;
-            return Ok(Array::new(path, header, Store::Inflated(Box::new(member))));
-        }
-        let array = Array::from_fortran(path, header, &mut stream)?;
-        stream.end(crc).map_err(wrong)?;
-        Ok(array)
+        let bytes = declared - header.len as u64;
+        let member = Inflated::new(stream, bytes, crc, path)?;
+        Ok(Array::new(path, header, Store::Inflated(Box::new(member)), Some(crc)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Shards of a data set, and what files made from them must have in common to be joined.
 
+use super::DataError;
 use super::dataset::{Dataset, Input};
 use super::source::Source;
 use crate::digest::Digest;
@@ -126,6 +127,9 @@ pub struct Provenance {
     pub preprocessing: String,
     /// Hash of the samples' names and labels.
     pub samples: String,
+    /// Hash of what tells the stored samples from others: up to 1024 blocks of an npy array, the checksum of an array in
+    /// an archive, the sizes of files.
+    pub contents: String,
     /// Number of samples of the whole data set.
     pub count: usize,
     /// Options that change what is in the file.
@@ -134,18 +138,26 @@ pub struct Provenance {
 
 impl Provenance {
     /// What a file made from these models and data says.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
     pub fn new(
         models: Vec<String>,
         data: &Dataset,
         options: impl IntoIterator<Item = (&'static str, Option<String>)>,
-    ) -> Provenance {
-        Provenance {
+    ) -> Result<Provenance, DataError> {
+        let mut contents = Digest::new();
+        for input in data.inputs.iter() {
+            contents.part(input.source.fingerprint(&data.rows)?);
+        }
+        Ok(Provenance {
             models,
             preprocessing: preprocessing(&data.inputs),
-            samples: samples(data),
+            samples: samples(data)?,
+            contents: contents.finish(),
             count: data.len(),
             options: options.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        }
+        })
     }
 
     /// # Errors
@@ -167,6 +179,9 @@ impl Provenance {
         }
         if self.preprocessing != other.preprocessing {
             return Err("its samples are stored or prepared in another way ([[input]])".into());
+        }
+        if self.contents != other.contents {
+            return Err("its samples have the same names, but other contents".into());
         }
         if self.options != other.options {
             let text = |p: &Provenance| {
@@ -198,16 +213,18 @@ fn preprocessing(inputs: &[Input]) -> String {
     d.finish()
 }
 
-fn samples(data: &Dataset) -> String {
+fn samples(data: &Dataset) -> Result<String, DataError> {
     let mut d = Digest::new();
-    data.ids().iter().for_each(|id| d.part(id));
-    let labels = data.labels().map(|all| all.iter().flat_map(|l| l.to_le_bytes()).collect::<Vec<u8>>());
-    d.part([u8::from(labels.is_some())]);
-    d.part(labels.unwrap_or_default());
+    data.ids().for_each(|id| d.part(id.as_bytes()));
+    d.part([u8::from(data.is_labelled())]);
+    data.each_label(|_, label| {
+        d.part(label.to_le_bytes());
+        Ok::<(), DataError>(())
+    })?;
     if data.inputs.iter().any(|i| matches!(i.source, Source::Rows { .. })) {
-        d.part(data.rows.iter().flat_map(|r| (*r as u64).to_le_bytes()).collect::<Vec<u8>>());
+        (0..data.len()).for_each(|i| d.part((data.rows.get(i) as u64).to_le_bytes()));
     }
-    d.finish()
+    Ok(d.finish())
 }
 
 #[cfg(test)]

@@ -24,12 +24,12 @@ pub fn read_input(path: &Path, ty: &TensorType, nhwc: bool) -> Result<Tensor, Da
     let (path, key) = &split_key(path);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match extension.as_str() {
-        "npy" => fit(path, Array::open(path)?.read()?, ty, nhwc),
+        "npy" => read_array(path, &Array::open(path)?, ty, nhwc),
         "npz" => {
             let key = key.clone().map_or_else(|| only_array(path), Ok)?;
-            fit(path, Array::open_npz(path, &key)?.read()?, ty, nhwc)
+            read_array(path, &Array::open_npz(path, &key)?, ty, nhwc)
         }
-        "jpg" | "jpeg" | "png" => fit(path, read_image(path, ty)?, ty, true).map_err(|e| {
+        "jpg" | "jpeg" | "png" => fit(path, &read_image(path, ty)?, ty, true).map_err(|e| {
             e.help(
                 "images are not resized here: use `eval` with a data set that says how, or resize the file",
             )
@@ -37,12 +37,18 @@ pub fn read_input(path: &Path, ty: &TensorType, nhwc: bool) -> Result<Tensor, Da
         "txt" | "csv" => {
             let numbers = read_numbers(path)?;
             let shape = batch_shape(path, numbers.len(), ty, nhwc)?;
-            fit(path, Tensor::from_f32(shape, numbers), ty, nhwc)
+            fit(path, &Tensor::from_f32(shape, numbers), ty, nhwc)
         }
         "bin" | "raw" => read_raw(path, ty, nhwc),
         _ => Err(DataError::new(path, format!("a file named .{extension} is not known as an input"))
             .help("give .npy, .npz:KEY, .jpg, .png, .txt, .csv, .bin or .raw")),
     }
+}
+
+/// The header is compared with the type before anything is read.
+fn read_array(path: &Path, array: &Array, ty: &TensorType, nhwc: bool) -> Result<Tensor, DataError> {
+    fitted(path, array.shape(), ty, nhwc)?;
+    fit(path, &array.read()?, ty, nhwc)
 }
 
 fn read_image(path: &Path, ty: &TensorType) -> Result<Tensor, DataError> {
@@ -93,7 +99,7 @@ fn read_raw(path: &Path, ty: &TensorType, nhwc: bool) -> Result<Tensor, DataErro
     let shape = batch_shape(path, bytes.len() / size, ty, nhwc)?;
     let tensor = Tensor::from_bytes(ty.dtype, &shape, &bytes)
         .ok_or_else(|| DataError::new(path, "a truth value is neither 0 nor 1"))?;
-    fit(path, tensor, ty, nhwc)
+    fit(path, &tensor, ty, nhwc)
 }
 
 /// The shape of `n` elements of type `ty`: N is what remains. In the order of the file.
@@ -117,25 +123,33 @@ fn to_channels_last(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Brings a tensor to the graph's order, rank and element type, and checks its dimensions.
-fn fit(path: &Path, tensor: Tensor, ty: &TensorType, nhwc: bool) -> Result<Tensor, DataError> {
-    let mut tensor = tensor;
-    if tensor.rank() + 1 == ty.rank() {
-        let shape = [&[1], tensor.shape()].concat();
-        tensor = tensor.reshaped(shape);
-    }
+fn fit(path: &Path, tensor: &Tensor, ty: &TensorType, nhwc: bool) -> Result<Tensor, DataError> {
+    let shape = fitted(path, tensor.shape(), ty, nhwc)?;
+    let mut tensor = tensor.reshaped(shape);
     if nhwc && tensor.rank() >= 3 {
         tensor = channels_first(&tensor);
     }
-    let tensor = convert(path, tensor, ty.dtype)?;
-    let fits = tensor.rank() == ty.rank()
-        && tensor.shape().iter().zip(&ty.shape).all(|(have, want)| match want {
+    convert(path, tensor, ty.dtype)
+}
+
+/// A shape as the file has it, with the batch axis, that fits the type.
+fn fitted(path: &Path, shape: &[usize], ty: &TensorType, nhwc: bool) -> Result<Vec<usize>, DataError> {
+    let mut shape = shape.to_vec();
+    if shape.len() + 1 == ty.rank() {
+        shape.insert(0, 1);
+    }
+    let mut got = shape.clone();
+    if nhwc && got.len() >= 3 {
+        got[1..].rotate_right(1);
+    }
+    let fits = got.len() == ty.rank()
+        && got.iter().zip(&ty.shape).all(|(have, want)| match want {
             Dim::Fixed(d) => have == d,
             Dim::Batch(k) => *have > 0 && have.is_multiple_of(*k),
         });
     if fits {
-        return Ok(tensor);
+        return Ok(shape);
     }
-    let got = tensor.shape();
     Err(DataError::new(path, format!("its shape {got:?} does not fit the input's {ty}")))
 }
 
@@ -177,26 +191,26 @@ fn convert(path: &Path, x: Tensor, to: DType) -> Result<Tensor, DataError> {
         DataError::new(path, format!("its elements are {from}, and not all of them are {to} values"))
             .help(format!("store it as {to}"))
     };
-    let wide: Vec<f64> = (0..x.len()).map(|i| x.number(i)).collect();
+    let wide = || (0..x.len()).map(|i| x.number(i));
     let shape = x.shape();
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "checked by the comparison after it"
     )]
-    let narrow = |low: f64, high: f64| wide.iter().all(|v| v.fract() == 0.0 && (low..=high).contains(v));
+    let narrow = |low: f64, high: f64| wide().all(|v| v.fract() == 0.0 && (low..=high).contains(&v));
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
     let out = match to {
-        DType::F32 if wide.iter().all(|v| f64::from(*v as f32) == *v || v.is_nan()) => {
-            Tensor::from_f32(shape, wide.iter().map(|v| *v as f32).collect())
+        DType::F32 if wide().all(|v| f64::from(v as f32) == v || v.is_nan()) => {
+            Tensor::from_f32(shape, wide().map(|v| v as f32).collect())
         }
-        DType::Bool if narrow(0.0, 1.0) => Tensor::from_bool(shape, wide.iter().map(|v| *v as u8).collect()),
+        DType::Bool if narrow(0.0, 1.0) => Tensor::from_bool(shape, wide().map(|v| v as u8).collect()),
         _ => {
             let (low, high) = to.limits().ok_or_else(lossy)?;
             if !narrow(f64::from(low), f64::from(high)) {
                 return Err(lossy());
             }
-            let codes: Vec<i32> = wide.iter().map(|v| *v as i32).collect();
+            let codes: Vec<i32> = wide().map(|v| v as i32).collect();
             Tensor::from_codes(to, shape, &codes).ok_or_else(lossy)?
         }
     };

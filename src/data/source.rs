@@ -1,13 +1,16 @@
 //! The files behind one input.
 
-use super::DataError;
 use super::array::Array;
 use super::config::{Color, Layout, RawConfig, SourceConfig};
 use super::element::Element;
 use super::npz::only_array;
 use super::picture::Picture;
 use super::preprocess::Channels;
+use super::selection::Rows;
+use super::{DataError, Unread};
+use crate::digest::Digest;
 use crate::tensor::{Data, Tensor};
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -152,28 +155,44 @@ impl Source {
         }
     }
 
-    /// Reads a sample; the reason when that is not possible.
-    pub fn read(&self, sample: usize) -> Result<Stored, String> {
+    /// Tells what is stored from other contents: arrays as [`Array::fingerprint`] says, files by their sizes.
+    pub fn fingerprint(&self, samples: &Rows) -> Result<String, DataError> {
+        match self {
+            Source::Images { root, files, .. } | Source::Raw { root, files, .. } => {
+                let size =
+                    |i| std::fs::metadata(root.join(&files[samples.get(i)])).map_or(u64::MAX, |m| m.len());
+                let sizes: Vec<u64> = (0..samples.len()).into_par_iter().map(size).collect();
+                let mut digest = Digest::new();
+                sizes.iter().for_each(|n| digest.part(n.to_le_bytes()));
+                Ok(digest.finish())
+            }
+            Source::Rows { array, .. } => array.fingerprint(),
+        }
+    }
+
+    /// Reads a sample.
+    pub fn read(&self, sample: usize) -> Result<Stored, Unread> {
         match self {
             Source::Images { root, files, color } => {
-                Picture::open(&root.join(&files[sample]), *color).map(Stored::Picture)
+                Ok(Stored::Picture(Picture::open(&root.join(&files[sample]), *color)?))
             }
             Source::Raw { root, files, element, shape, .. } => {
                 let path = root.join(&files[sample]);
                 let want = shape.iter().product::<usize>() as u64 * element.size_bytes() as u64;
                 let have = std::fs::metadata(&path).map_err(|e| format!("cannot open: {e}"))?.len();
                 if have != want {
-                    return Err(format!("{have} bytes; shape {shape:?} takes {want}"));
+                    return Err(format!("{have} bytes; shape {shape:?} takes {want}").into());
                 }
                 let bytes = std::fs::read(&path).map_err(|e| format!("cannot read: {e}"))?;
                 if bytes.len() as u64 != want {
-                    return Err(format!("{} bytes; shape {shape:?} takes {want}", bytes.len()));
+                    return Err(format!("{} bytes; shape {shape:?} takes {want}", bytes.len()).into());
                 }
-                element.tensor(shape, &bytes).map(Stored::Elements)
+                Ok(Stored::Elements(element.tensor(shape, &bytes)?))
             }
             Source::Rows { array, .. } => {
-                let rows = array.read_rows(sample..sample + 1).map_err(|e| e.what)?;
-                Ok(Stored::Elements(rows.reshaped(&array.shape()[1..])))
+                // A row that cannot be had is a fault of the file, a value that cannot be used one of the sample.
+                let bytes = array.bytes_of(sample..sample + 1)?;
+                Ok(Stored::Elements(array.element().tensor(&array.shape()[1..], &bytes)?))
             }
         }
     }

@@ -270,6 +270,16 @@ impl Device {
     }
 }
 
+impl Device {
+    /// What the numbers were computed on; they do not depend on the number of threads.
+    pub fn name(&self) -> String {
+        match self {
+            Device::Cpu => "cpu".to_owned(),
+            Device::Gpu(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Device {
     /// One line for reports: what the numbers were computed on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,7 +27,7 @@ pub mod sample;
 pub mod text;
 mod verify;
 
-pub use attrs::{AttrValue, Attrs, Reader, Source};
+pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
 pub use op::{Grain, Lookup, Op, OpDef, OpError, QuantRule, Scratch};
 pub use verify::GraphError;
 

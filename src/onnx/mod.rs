@@ -3,11 +3,12 @@
 //! [`import`] reads a model of operator set 9 to 21 into a [`Graph`]: what the wanted outputs do not need is not looked
 //! at, shape arithmetic is computed with the symbolic batch N, nodes whose inputs are all known are evaluated, and
 //! every node that is left must be one of [`crate::ops::OPS`] with attributes that it supports. All that is wrong with a
-//! model is reported at once ([`ImportError::Problems`]).
+//! model is reported at once ([`ImportError::Problems`]). [`export`] writes a graph back.
 
 mod attributes;
 mod constant;
 mod doubt;
+mod export;
 mod fold;
 mod import;
 mod importer;
@@ -18,16 +19,21 @@ mod proto;
 mod standin;
 mod tensors;
 
+pub use export::{ExportError, Exported, OPSET, export};
 pub use problem::{ImportError, MAX_OPSET, MIN_OPSET, Problem, ProblemKind, TensorProblem};
 
 use crate::graph::{Graph, file};
 use crate::tensor::Dim;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek};
 use std::path::Path;
 
 /// ONNX types that have no operator of their own because the import computes them.
 pub const FOLDED: &[&str] = &["Constant", "Shape", "Size"];
+
+/// Longest ONNX file: a protobuf message is shorter than 2 GiB.
+const MAX_BYTES: u64 = (2 << 30) - 1;
 
 /// What of a model is imported, and under which shapes.
 #[derive(Clone, Debug, Default)]
@@ -62,10 +68,19 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<Dim>), String> {
 /// See [`ImportError`].
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let io = |error| ImportError::Io { path: path.to_owned(), error };
-    let bytes = std::fs::read(path).map_err(io)?;
-    if file::is_graph_file(&bytes, bytes.len() as u64) {
+    let mut opened = open(path).map_err(io)?;
+    if is_graph(&mut opened).map_err(io)? {
         return Err(ImportError::Safetensors);
     }
+    let len = opened.metadata().map_err(io)?.len();
+    if len > MAX_BYTES {
+        let what =
+            format!("{len} bytes; an ONNX file has at most {MAX_BYTES}, larger weights are external data");
+        return Err(io(std::io::Error::new(ErrorKind::InvalidData, what)));
+    }
+    opened.rewind().map_err(io)?;
+    let mut bytes = Vec::new();
+    opened.take(len).read_to_end(&mut bytes).map_err(io)?;
     let folder = match path.parent() {
         Some(p) if p.as_os_str().is_empty() => Path::new("."),
         Some(p) => p,
@@ -87,8 +102,22 @@ pub fn import_bytes(bytes: Vec<u8>, options: &ImportOptions) -> Result<Graph, Im
 /// # Errors
 /// What the system says.
 pub fn is_graph_file(path: &Path) -> std::io::Result<bool> {
+    is_graph(&mut open(path)?)
+}
+
+/// Opens a regular file: to open a pipe would wait for its writer, and a device may never end.
+fn open(path: &Path) -> std::io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "is no regular file; give the model's file",
+        ));
+    }
+    File::open(path)
+}
+
+fn is_graph(opened: &mut File) -> std::io::Result<bool> {
     let mut head = Vec::new();
-    let opened = std::fs::File::open(path)?;
     let len = opened.metadata()?.len();
     opened.take(9).read_to_end(&mut head)?;
     Ok(file::is_graph_file(&head, len))

@@ -91,7 +91,7 @@ fn judge<T>(
     mut attrs: Attrs,
     mut problems: Vec<ProblemKind>,
     mut attempt: impl FnMut(&Attrs, bool) -> (Reader, Result<T, Vec<ProblemKind>>),
-) -> Result<T, Refused> {
+) -> Result<T, Box<Refused>> {
     let form = |p: &ProblemKind| match p {
         ProblemKind::AttributeForm { name, .. } => name.clone(),
         _ => String::new(),
@@ -129,7 +129,7 @@ fn judge<T>(
             attrs.0.retain(|(n, _)| n != name);
             aside.push(Aside { name: name.to_owned(), value: Some(value.clone()), supported: None });
         }
-        return Err(Refused { problems, attrs, aside });
+        return Err(Box::new(Refused { problems, attrs, aside }));
     }
 }
 

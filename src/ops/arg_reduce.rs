@@ -75,6 +75,7 @@ impl Op for ArgReduce {
             .int("axis", self.axis)
             .int("keepdims", i64::from(self.keepdims))
             .int("select_last_index", i64::from(self.last))
+            .wide_output(0)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

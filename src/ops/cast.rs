@@ -10,7 +10,7 @@ use crate::graph::attrs::AttrValue;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, Source};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch, Source};
 use crate::tensor::{DType, Data, Tensor, TensorType};
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -158,8 +158,12 @@ impl Op for Cast {
     }
 
     fn attrs(&self) -> Attrs {
-        let attrs = Attrs::new().str("to", self.to.name());
-        if self.precision == "f32" { attrs } else { attrs.str("precision", self.precision) }
+        let attrs = Attrs::new().str("to", self.to.name()).at_place(Place::Type);
+        if self.precision == "f32" {
+            attrs
+        } else {
+            attrs.str("precision", self.precision).at_place(Place::Unsaid)
+        }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

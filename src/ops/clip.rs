@@ -6,7 +6,7 @@ use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -117,12 +117,15 @@ impl Op for Clip {
     fn attrs(&self) -> Attrs {
         match *self {
             Clip::F32(low, high) => {
-                let attrs = low.iter().fold(Attrs::new(), |a, v| a.float("min", *v));
-                high.iter().fold(attrs, |a, v| a.float("max", *v))
+                let attrs =
+                    low.iter().fold(Attrs::new(), |a, v| a.float("min", *v).at_place(Place::Element(1)));
+                high.iter().fold(attrs, |a, v| a.float("max", *v).at_place(Place::Element(2)))
             }
             Clip::I32(low, high) => {
-                let attrs = low.iter().fold(Attrs::new(), |a, v| a.int("min", i64::from(*v)));
-                high.iter().fold(attrs, |a, v| a.int("max", i64::from(*v)))
+                let attrs = low
+                    .iter()
+                    .fold(Attrs::new(), |a, v| a.int("min", i64::from(*v)).at_place(Place::Element(1)));
+                high.iter().fold(attrs, |a, v| a.int("max", i64::from(*v)).at_place(Place::Element(2)))
             }
         }
     }

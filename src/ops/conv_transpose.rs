@@ -325,7 +325,9 @@ mod tests {
         for s in samples(&mut rng) {
             let mut t: Vec<Tensor> = s.inputs.iter().take(2).map(|i| i.draw(&mut rng)).collect();
             let y = eval(&s.attrs, &t);
-            let forward = Attrs(s.attrs.0.iter().filter(|(n, _)| n != "output_padding").cloned().collect());
+            let forward = Attrs::from(
+                s.attrs.0.iter().filter(|(n, _)| n != "output_padding").cloned().collect::<Vec<_>>(),
+            );
             let v = SampleInput::f32(y.shape()).draw(&mut rng);
             let types = [&v, &t[1]].map(|t| Some(Input { ty: t.ty(), known: None })).to_vec();
             let mut r = Reader::new(Source::Onnx(21), "Conv", forward, types, 1);

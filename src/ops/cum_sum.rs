@@ -6,7 +6,7 @@ use super::rows::{RowParams, Rows};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -78,6 +78,7 @@ impl Op for CumSum {
     fn attrs(&self) -> Attrs {
         Attrs::new()
             .int("axis", self.axis)
+            .at_place(Place::Input(1))
             .int("exclusive", i64::from(self.exclusive))
             .int("reverse", i64::from(self.reverse))
     }

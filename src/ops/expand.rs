@@ -8,7 +8,7 @@ use crate::graph::attrs::SymInt;
 use crate::graph::lower::{Io, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ impl Op for Expand {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().dims("shape", &self.shape)
+        Attrs::new().dims("shape", &self.shape).at_place(Place::Input(1))
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

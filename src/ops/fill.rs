@@ -6,7 +6,7 @@ use crate::graph::attrs::AttrValue;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, Source};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch, Source};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -104,11 +104,13 @@ impl Op for Fill {
     }
 
     fn attrs(&self) -> Attrs {
-        let attrs = Attrs::new().dims("shape", &self.shape).str("dtype", self.value.dtype().name());
+        let attrs = Attrs::new().dims("shape", &self.shape).at_place(Place::Input(0));
+        let attrs = attrs.str("dtype", self.value.dtype().name()).at_place(Place::Implied);
         match self.value.data() {
             Data::F32(v) => attrs.float("value", v[0]),
             _ => attrs.int("value", self.int().into()),
         }
+        .at_place(Place::Tensor)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -269,7 +269,7 @@ impl Op for Gather {
         match *self {
             Gather::Axis(axis) => Attrs::new().int("axis", signed(axis)),
             Gather::Nd { batch_dims } => {
-                Attrs::new().int("batch_dims", i64::try_from(batch_dims).unwrap_or(i64::MAX))
+                Attrs::new().int("batch_dims", i64::try_from(batch_dims).unwrap_or(i64::MAX)).wide_input(1)
             }
         }
     }

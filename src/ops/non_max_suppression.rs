@@ -8,7 +8,7 @@
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -97,9 +97,12 @@ impl Op for NonMaxSuppression {
         let attrs = Attrs::new()
             .int("center_point_box", i64::from(self.center))
             .int("max_output_boxes_per_class", i64::try_from(self.max).unwrap_or(i64::MAX))
-            .float("iou_threshold", self.iou_threshold);
+            .at_place(Place::Input(2))
+            .float("iou_threshold", self.iou_threshold)
+            .at_place(Place::Input(3))
+            .wide_output(0);
         match self.score_threshold {
-            Some(t) => attrs.float("score_threshold", t),
+            Some(t) => attrs.float("score_threshold", t).at_place(Place::Input(4)),
             None => attrs,
         }
     }

@@ -7,7 +7,7 @@ use super::rows::{RowParams, Rows, map, sum};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -200,12 +200,14 @@ impl Op for Normalize {
             Kind::Layer { axis, statistics } => Attrs::new()
                 .int("axis", *axis)
                 .float("epsilon", self.epsilon)
-                .int("statistics", i64::from(*statistics)),
+                .int("statistics", i64::from(*statistics))
+                .at_place(Place::Implied),
             Kind::Instance => Attrs::new().float("epsilon", self.epsilon),
             Kind::Group { groups, per_group } => Attrs::new()
                 .int("num_groups", i64::try_from(*groups).unwrap_or(i64::MAX))
                 .float("epsilon", self.epsilon)
-                .int("per_group", i64::from(*per_group)),
+                .int("per_group", i64::from(*per_group))
+                .at_place(if *per_group { Place::Unsaid } else { Place::Implied }),
             Kind::MeanVariance { axes } => Attrs::new().ints("axes", axes.iter().copied()),
         }
     }

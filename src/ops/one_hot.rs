@@ -6,7 +6,7 @@ use super::element::{Element, Movement, moved};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -80,7 +80,8 @@ impl Op for OneHot {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().int("depth", i64::try_from(self.depth).unwrap_or(i64::MAX)).int("axis", self.axis)
+        let depth = i64::try_from(self.depth).unwrap_or(i64::MAX);
+        Attrs::new().int("depth", depth).at_place(Place::Input(1)).int("axis", self.axis)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -9,7 +9,7 @@ use crate::graph::attrs::{Known, normalize_axis};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, Source};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -50,8 +50,7 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let mut fill = FillValue { float: 0.0, int: 0 };
     match r.known(2) {
         Some(Known::Tensor(t)) if !matches!(t.dtype(), DType::F32 | DType::I32) && t.len() == 1 => {
-            let byte = t.bytes()[0];
-            fill.int = if t.dtype() == DType::I8 { i32::from(byte.cast_signed()) } else { i32::from(byte) };
+            fill.int = t.codes().map_or_else(|| i32::from(t.bytes()[0]), |codes| codes[0]);
             r.consume(2);
         }
         _ if dtype == DType::F32 => fill.float = r.float_or_input("value", 2)?.unwrap_or(0.0),
@@ -150,10 +149,12 @@ impl Op for Pad {
 
     fn attrs(&self) -> Attrs {
         let attrs = Attrs::new().str("mode", self.mode).ints("pads", self.pads.iter().copied());
+        let attrs = attrs.at_place(Place::Input(1));
         match self.dtype {
             DType::F32 => attrs.float("value", self.fill.float),
             _ => attrs.int("value", i64::from(self.fill.int)),
         }
+        .at_place(Place::Element(2))
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

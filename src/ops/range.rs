@@ -5,7 +5,7 @@
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample};
-use crate::graph::{AttrValue, Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{AttrValue, Attrs, Op, OpDef, OpError, Place, Reader, Scratch};
 use crate::tensor::{DType, MAX_ELEMENTS, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -111,8 +111,16 @@ impl Op for Range {
 
     fn attrs(&self) -> Attrs {
         match self {
-            Range::F32(v) => NAMES.iter().zip(v).fold(Attrs::new(), |a, (n, v)| a.float(n, *v)),
-            Range::I32(v) => NAMES.iter().zip(v).fold(Attrs::new(), |a, (n, v)| a.int(n, i64::from(*v))),
+            Range::F32(v) => NAMES
+                .iter()
+                .zip(v)
+                .enumerate()
+                .fold(Attrs::new(), |a, (i, (n, v))| a.float(n, *v).at_place(Place::Element(i))),
+            Range::I32(v) => NAMES
+                .iter()
+                .zip(v)
+                .enumerate()
+                .fold(Attrs::new(), |a, (i, (n, v))| a.int(n, i64::from(*v)).at_place(Place::Element(i))),
         }
     }
 

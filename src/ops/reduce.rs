@@ -9,7 +9,7 @@ use super::rows::{RowParams, Rows, sum};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -357,7 +357,11 @@ impl Op for Reduce {
             return Attrs::new();
         }
         let attrs = match &self.axes {
-            Some(axes) => Attrs::new().ints("axes", axes.iter().copied()),
+            // ONNX means every axis by an empty list, unless it is told.
+            Some(axes) if axes.is_empty() => {
+                Attrs::new().ints("axes", []).at_place(Place::Input(1)).int("noop_with_empty_axes", 1)
+            }
+            Some(axes) => Attrs::new().ints("axes", axes.iter().copied()).at_place(Place::Input(1)),
             None => Attrs::new(),
         };
         attrs.int("keepdims", i64::from(self.keepdims))

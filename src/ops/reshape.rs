@@ -6,7 +6,7 @@ use crate::graph::attrs::{SymInt, normalize_axis};
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -146,7 +146,9 @@ impl Op for Reshape {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().dims("shape", &self.shape)
+        let attrs = Attrs::new().dims("shape", &self.shape).at_place(Place::Input(1));
+        // ONNX copies a dimension for a 0, unless it is told.
+        if self.shape.contains(&Dim::Fixed(0)) { attrs.int("allowzero", 1) } else { attrs }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -183,7 +185,7 @@ mod tests {
     fn shape(op_type: &str, x: &[Dim], name: &str, v: V) -> Result<Vec<Dim>, OpError> {
         let ty = TensorType::new(DType::F32, x.iter().copied());
         let inputs = vec![Some(Input { ty: ty.clone(), known: None })];
-        let attrs = Attrs(vec![(name.to_owned(), v)]);
+        let attrs = Attrs::from(vec![(name.to_owned(), v)]);
         let mut r = Reader::new(Source::Onnx(12), op_type, attrs, inputs, 1);
         Ok((DEF.read)(&mut r)?.infer(&[ty])?.remove(0).shape)
     }

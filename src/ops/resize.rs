@@ -13,7 +13,7 @@ use crate::graph::attrs::{SymInt, normalize_axis};
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -389,8 +389,10 @@ impl Op for Resize {
             .int("exclude_outside", i64::from(self.exclude_outside))
             .float("extrapolation_value", self.extrapolation)
             .floats("scales", &self.scales)
-            .dims("sizes", &self.sizes);
-        if self.roi.is_empty() { attrs } else { attrs.floats("roi", &self.roi) }
+            .at_place(Place::Input(2))
+            .dims("sizes", &self.sizes)
+            .at_place(Place::Input(3));
+        if self.roi.is_empty() { attrs } else { attrs.floats("roi", &self.roi).at_place(Place::Input(1)) }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

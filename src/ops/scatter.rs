@@ -223,7 +223,10 @@ impl Op for Scatter {
     }
 
     fn attrs(&self) -> Attrs {
-        let attrs = self.axis.map_or_else(Attrs::new, |a| Attrs::new().int("axis", signed(a)));
+        let attrs = match self.axis {
+            Some(a) => Attrs::new().int("axis", signed(a)),
+            None => Attrs::new().wide_input(1),
+        };
         attrs.str("reduction", self.reduction)
     }
 

@@ -4,11 +4,11 @@
 
 use super::element::moved;
 use super::strided::{self, StridedCopy, signed, sliced};
-use crate::graph::attrs::{AttrValue, SymInt, normalize_axis};
+use crate::graph::attrs::{SymInt, normalize_axis};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -155,9 +155,15 @@ impl Op for Slice {
     }
 
     fn attrs(&self) -> Attrs {
-        let mut attrs = Attrs::new().ints("starts", self.starts.iter().copied());
-        attrs.0.push(("ends".to_owned(), AttrValue::Ints(self.ends.clone())));
-        attrs.ints("axes", self.axes.iter().copied()).ints("steps", self.steps.iter().copied())
+        Attrs::new()
+            .ints("starts", self.starts.iter().copied())
+            .at_place(Place::Input(1))
+            .sym_ints("ends", &self.ends)
+            .at_place(Place::Input(2))
+            .ints("axes", self.axes.iter().copied())
+            .at_place(Place::Input(3))
+            .ints("steps", self.steps.iter().copied())
+            .at_place(Place::Input(4))
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -6,7 +6,7 @@ use super::rows::{RowParams, Rows, map, sum};
 use crate::graph::lower::{Io, Kernel, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -73,6 +73,9 @@ fn read(row: &'static Row, r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let flat = r.opset() < 13;
     let axis = r.int("axis", if flat { 1 } else { -1 })?;
     let to_end = r.own_int("to_end", i64::from(flat))? != 0;
+    // Over the last axis alone both mean the same.
+    let last = r.input(0).is_ok_and(|x| axis == -1 || usize::try_from(axis).is_ok_and(|a| a + 1 == x.rank()));
+    let to_end = to_end && !last;
     Ok(Arc::new(Softmax { row, axis, to_end }))
 }
 
@@ -94,7 +97,8 @@ impl Op for Softmax {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().int("axis", self.axis).int("to_end", i64::from(self.to_end))
+        let place = if self.to_end { Place::Unsaid } else { Place::Implied };
+        Attrs::new().int("axis", self.axis).int("to_end", i64::from(self.to_end)).at_place(place)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -8,7 +8,7 @@ use crate::graph::attrs::SymInt;
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -104,7 +104,10 @@ impl Op for Split {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().int("axis", strided::signed(self.axis)).dims("split", &self.parts)
+        Attrs::new()
+            .int("axis", strided::signed(self.axis))
+            .dims("split", &self.parts)
+            .at_place(Place::Input(1))
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -7,7 +7,7 @@ use super::lookup::{self, FillValue, Lookup};
 use crate::graph::lower::{Io, Layout, Layouts, Lowering, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Op for Tile {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().sizes("repeats", &self.repeats)
+        Attrs::new().sizes("repeats", &self.repeats).at_place(Place::Input(1))
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -7,7 +7,7 @@ use super::rows::{Rows, group_grid};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch, attrs::normalize_axis};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -96,8 +96,10 @@ impl Op for TopK {
     fn attrs(&self) -> Attrs {
         Attrs::new()
             .int("k", i64::try_from(self.k).unwrap_or(i64::MAX))
+            .at_place(Place::List(1))
             .int("axis", self.axis)
             .int("largest", i64::from(self.largest))
+            .wide_output(1)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

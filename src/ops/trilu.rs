@@ -6,7 +6,7 @@ use super::element::{Element, Movement, moved};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl Op for Trilu {
     }
 
     fn attrs(&self) -> Attrs {
-        Attrs::new().int("k", self.k).int("upper", i64::from(self.upper))
+        Attrs::new().int("k", self.k).at_place(Place::Input(1)).int("upper", i64::from(self.upper))
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

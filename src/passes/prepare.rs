@@ -68,6 +68,32 @@ pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassErro
     Ok(Prepared { graph: prepared.tidied()?, observed, unfused: groups.unfused, forced })
 }
 
+/// What is calibrated of a graph that has quantizers already: those without parameters. The first graph is the one to run:
+/// its numbers pass those. The others keep their parameters and quantize, since they may stand for a clamp, too: exporters
+/// leave a ReLU out where codes begin at zero. The second graph is to be filled.
+///
+/// # Errors
+/// A graph that breaks a rule.
+pub fn recalibration(mut graph: Graph, observer: Option<&str>) -> Result<(Graph, Prepared), PassError> {
+    let mut plain = graph.clone();
+    let mut observed = HashMap::new();
+    for i in 0..graph.nodes().len() {
+        let node = &graph.nodes()[i];
+        let Some(mut q) = node.quantizer().cloned() else { continue };
+        if graph.value(node.inputs[0]).constant.is_none() {
+            observed.insert(node.id, graph.value(node.inputs[0]).name.clone());
+            if let Some(text) = observer.filter(|_| q.params.is_none()) {
+                q.spec.observer = text.to_owned();
+                graph.set_op(i, fake_quant(q.clone()));
+            }
+        }
+        q.state = if q.params.is_some() { State::Validation } else { State::Float };
+        plain.set_op(i, fake_quant(q));
+    }
+    plain.verify()?;
+    Ok((plain, Prepared { graph, observed, unfused: Vec::new(), forced: Vec::new() }))
+}
+
 /// A quantizer to be: its tensor and what it is.
 type Key = (ValueId, DType);
 

@@ -42,9 +42,8 @@ pub(super) fn report(
             frames.iter().for_each(|frame| agreement.add(FrameAgreement::from_numbers(*frame)));
             model.agreement.push((name.clone(), agreement.figures()));
         }
-        let scorer = header.provenance.options.get("scorer").cloned().flatten();
-        if let Some(command) = scorer.filter(|_| complete) {
-            model.metrics.extend(score(table, &command, m, known)?);
+        if let Some(command) = header.scorer.as_ref().filter(|_| complete) {
+            model.metrics.extend(score(table, command, m, known)?);
         }
     }
     let skip =

@@ -23,11 +23,12 @@ pub struct MergeReport {
     pub eval: Option<EvalReport>,
 }
 
-/// Joins partial results of disjoint shards into one file, and computes the figures when no shard is missing.
+/// Joins partial results of disjoint shards into one file, and computes the figures when no shard is missing. A `scorer`
+/// takes the place of the one that the partial results name.
 ///
 /// # Errors
 /// A file that is none, is unfinished, belongs to another evaluation or holds a shard that another holds, too.
-pub fn merge(paths: &[PathBuf], out: &Path) -> Result<MergeReport, Error> {
+pub fn merge(paths: &[PathBuf], out: &Path, scorer: Option<&str>) -> Result<MergeReport, Error> {
     let begin = Instant::now();
     let mut parts = Vec::new();
     for path in paths {
@@ -55,6 +56,14 @@ pub fn merge(paths: &[PathBuf], out: &Path) -> Result<MergeReport, Error> {
         whole.done += h.done;
         whole.devices.extend(h.devices.iter().cloned());
         whole.skipped.extend(h.skipped.iter().cloned());
+        whole.models.iter_mut().zip(&h.models).for_each(|(model, other)| model.join(other));
+    }
+    if let Some(command) = scorer {
+        if whole.scorer.is_none() {
+            let what = "holds no outputs that --scorer could score";
+            return Err(DataError::new(tables[0].path(), what).help("run the shards with --scorer").into());
+        }
+        whole.scorer = Some(command.to_owned());
     }
     whole.skipped.sort();
     let mut writer = Writer::new(out);

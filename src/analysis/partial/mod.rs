@@ -57,6 +57,8 @@ struct Header {
     devices: BTreeSet<String>,
     models: Vec<ModelHeader>,
     skipped: Vec<Skipped>,
+    /// Command that scores the outputs. Those of shards may differ; whether outputs are kept may not.
+    scorer: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,6 +70,12 @@ struct ModelHeader {
     /// Names of the watched tensors.
     outputs: Vec<String>,
     classes: Option<usize>,
+    /// Device dispatches.
+    dispatches: u64,
+    /// Nodes that ran on the CPU although a GPU was asked for, with the reason.
+    cpu_ops: BTreeSet<(String, String)>,
+    /// What should be known of it.
+    warnings: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,7 +87,7 @@ struct Skipped {
 
 impl Header {
     /// Of a file that holds nothing yet.
-    fn new(provenance: Provenance, shards: ShardSet) -> Header {
+    fn new(provenance: Provenance, shards: ShardSet, scorer: Option<String>) -> Header {
         Header {
             kind: KIND.to_owned(),
             version: VERSION,
@@ -89,6 +97,7 @@ impl Header {
             devices: BTreeSet::new(),
             models: Vec::new(),
             skipped: Vec::new(),
+            scorer,
         }
     }
 
@@ -125,7 +134,24 @@ impl ModelHeader {
             state: model.state.clone(),
             outputs: model.watched.iter().map(|(name, _)| name.clone()).collect(),
             classes: model.classes,
+            dispatches: 0,
+            cpu_ops: BTreeSet::new(),
+            warnings: BTreeSet::new(),
         }
+    }
+
+    /// Takes in what another shard, or a run before, says of the model.
+    fn join(&mut self, other: &ModelHeader) {
+        self.dispatches += other.dispatches;
+        self.cpu_ops.extend(other.cpu_ops.iter().cloned());
+        self.warnings.extend(other.warnings.iter().cloned());
+    }
+
+    /// Takes in what was met since `dispatches` were made.
+    fn observe(&mut self, model: &Running, dispatches: u64) {
+        self.dispatches += model.dispatches - dispatches;
+        self.cpu_ops.extend(model.cpu_ops.iter().map(|(node, why)| (node.clone(), (*why).to_owned())));
+        self.warnings.extend(model.warnings().cloned());
     }
 
     /// What is known of a model that did not run.
@@ -139,9 +165,9 @@ impl ModelHeader {
             busy: Duration::ZERO,
             metrics: Vec::new(),
             agreement: Vec::new(),
-            dispatches: 0,
-            cpu_ops: Vec::new(),
-            warnings: Vec::new(),
+            dispatches: self.dispatches,
+            cpu_ops: self.cpu_ops.iter().cloned().collect(),
+            warnings: self.warnings.iter().cloned().collect(),
         }
     }
 }

@@ -58,16 +58,19 @@ pub fn eval_part(
             hash.map_err(|source| Error::Save { path: c.label.clone().into(), source: Box::new(source) })?,
         );
     }
-    let asked = [("output", options.output.clone()), ("scorer", options.scorer.clone())];
-    let provenance = Provenance::new(models, data, asked);
+    // Whether outputs are kept makes another file; the command that scores them may be mended.
+    let scorer = options.scorer.as_ref().map(|_| "CMD".to_owned());
+    let asked = [("output", options.output.clone()), ("scorer", scorer)];
+    let provenance = Provenance::new(models, data, asked)?;
     let mine = data.shard(part.shard);
-    let (mut header, writer) = open(part, provenance)?;
-    let width = data.ids().iter().map(String::len).max().unwrap_or(0).max(1);
-    let rest = mine.select(header.done..mine.len());
+    let (mut header, writer) = open(part, provenance, options)?;
+    let width = data.ids().map(|id| id.len()).max().unwrap_or(0).max(1);
+    let rest = mine.skip(header.done);
     let (mut running, bound, loading) = start(candidates, device, &rest, options)?;
-    header.models = running.iter().map(ModelHeader::of).collect();
+    let earlier = std::mem::replace(&mut header.models, running.iter().map(ModelHeader::of).collect());
+    header.models.iter_mut().zip(&earlier).for_each(|(model, earlier)| model.join(earlier));
     if !rest.is_empty() {
-        header.devices.insert(device.to_string());
+        header.devices.insert(device.name());
     }
     let mut sheet = Sheet { writer, header, shard: part.shard, width, scored: options.scorer.is_some() };
     // At once, so that a file that cannot be written is seen before hours of work.
@@ -103,17 +106,22 @@ pub fn eval_part(
 }
 
 /// The file's header and rows, or those of a new one.
-fn open(part: &PartOptions, provenance: Provenance) -> Result<(Header, Writer), Error> {
+fn open(
+    part: &PartOptions,
+    provenance: Provenance,
+    options: &EvalOptions,
+) -> Result<(Header, Writer), Error> {
     let path = &part.path;
+    let scorer = options.scorer.clone();
     if !path.exists() {
-        return Ok((Header::new(provenance, part.shard.into()), Writer::new(path)));
+        return Ok((Header::new(provenance, part.shard.into(), scorer), Writer::new(path)));
     }
     let wrong = |what: String| DataError::new(path, what);
     if !part.resume {
         return Err(wrong("is there already".into()).help("--resume goes on with it; or remove it").into());
     }
     let table = Table::open(path)?;
-    let header = Header::read(&table)?;
+    let header = Header { scorer, ..Header::read(&table)? };
     provenance
         .check(&header.provenance)
         .map_err(|e| wrong(format!("belongs to another evaluation: {e}")).help("give another --partial"))?;
@@ -169,36 +177,39 @@ impl Sheet {
     /// Runs a batch, whose samples begin at the shard's sample `from`.
     fn add(&mut self, running: &mut [Running], batch: &Batch, from: usize) -> Result<(), Error> {
         let shard = self.shard;
+        let rows = batch.frames();
         let positions = batch.positions.iter().map(|p| shard.position(from + p) as u64);
-        self.put(&ColumnType::new(POSITION, Element::U64, &[]), positions.flat_map(u64::to_le_bytes))?;
+        self.put(&ColumnType::new(POSITION, Element::U64, &[]), rows, positions.flat_map(u64::to_le_bytes))?;
         if self.scored {
             let (width, ty) = (self.width, ColumnType::new(ID, Element::U8, &[self.width]));
             let padded = batch.ids.iter().flat_map(|id| id.bytes().chain(std::iter::repeat(0)).take(width));
-            self.put(&ty, padded)?;
+            self.put(&ty, rows, padded)?;
             if let Some(labels) = &batch.labels {
                 let ty = ColumnType::new(LABEL, Element::I64, &[]);
-                self.put(&ty, labels.iter().flat_map(|l| l.to_le_bytes()))?;
+                self.put(&ty, rows, labels.iter().flat_map(|l| l.to_le_bytes()))?;
             }
         }
         let mut first: Option<Vec<(String, Tensor)>> = None;
         for (m, model) in running.iter_mut().enumerate() {
+            let dispatches = model.dispatches;
             let outputs = model.run(batch)?;
+            self.header.models[m].observe(model, dispatches);
             if model.classes.is_some() {
                 let frames = Frames { outputs: &outputs, labels: batch.labels.as_deref(), ids: &batch.ids };
                 let (places, _) =
                     TopK::new(None).places(&frames).map_err(|e| model.wrong(format!("accuracy: {e}")))?;
-                self.put(&place_column(m), places.into_iter().flat_map(u32::to_le_bytes))?;
+                self.put(&place_column(m), rows, places.into_iter().flat_map(u32::to_le_bytes))?;
             }
             // Outputs correspond by position, as names may differ between exporters.
             for (k, (name, x)) in first.iter().flatten().take(outputs.len()).enumerate() {
                 let frames = Agreement::compare(name, x, &outputs[k].1).map_err(|e| model.wrong(e))?;
                 let numbers = frames.into_iter().flat_map(FrameAgreement::to_numbers);
-                self.put(&agreement_column(m, k), numbers.flat_map(f64::to_le_bytes))?;
+                self.put(&agreement_column(m, k), rows, numbers.flat_map(f64::to_le_bytes))?;
             }
             if self.scored {
                 for (k, (_, t)) in outputs.iter().enumerate() {
                     let ty = ColumnType::new(output_column(m, k), Element::of(t.dtype()), &t.shape()[1..]);
-                    self.writer.append(&ty, t.bytes())?;
+                    self.writer.append(&ty, rows, t.bytes())?;
                 }
             }
             first.get_or_insert(outputs);
@@ -206,7 +217,7 @@ impl Sheet {
         Ok(())
     }
 
-    fn put(&mut self, ty: &ColumnType, bytes: impl Iterator<Item = u8>) -> Result<(), Error> {
-        Ok(self.writer.append(ty, &bytes.collect::<Vec<u8>>())?)
+    fn put(&mut self, ty: &ColumnType, rows: usize, bytes: impl Iterator<Item = u8>) -> Result<(), Error> {
+        Ok(self.writer.append(ty, rows, &bytes.collect::<Vec<u8>>())?)
     }
 }

@@ -282,7 +282,7 @@ impl Parser<'_> {
             Err(p.error_at(at, "a value of a line above", format!("v{}", id.0)))
         })?;
         let attrs = if self.takes("{") {
-            Attrs(self.list("}", |p| {
+            Attrs::from(self.list("}", |p| {
                 let name = p.word("an attribute", |w| Some(w.to_owned()))?;
                 p.mark("=")?;
                 Ok((name, p.attribute()?))

@@ -8,7 +8,7 @@ use super::samples;
 use crate::graph::attrs::{AttrValue, onnx_dtype};
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Grain, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Grain, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::ops::unary::CHUNK;
 use crate::quant::{Division, QParams, Rounding, Step};
 use crate::tensor::{DType, Tensor, TensorType};
@@ -120,7 +120,7 @@ impl Op for QuantizeLinear {
     }
 
     fn attrs(&self) -> Attrs {
-        grain::attrs(self.grain).str("output_dtype", self.dtype.name())
+        grain::attrs(self.grain).str("output_dtype", self.dtype.name()).at_place(Place::Type)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -3,7 +3,7 @@
 use super::window::{Window, WindowParams};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Data, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -163,7 +163,8 @@ impl Op for MaxPool {
 
     fn attrs(&self) -> Attrs {
         let attrs = self.window.attrs().int("storage_order", i64::from(self.column_major));
-        attrs.int("indices", i64::from(self.indices))
+        let attrs = attrs.int("indices", i64::from(self.indices)).at_place(Place::Implied);
+        if self.indices { attrs.wide_output(1) } else { attrs }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {

@@ -3,7 +3,7 @@
 use crate::graph::attrs::Attrs;
 use crate::graph::lower::u32;
 use crate::graph::op::check;
-use crate::graph::{OpError, Reader};
+use crate::graph::{OpError, Place, Reader};
 use crate::tensor::{Dim, TensorType};
 use std::ops::Range;
 
@@ -109,6 +109,7 @@ impl Window {
             .sizes("dilations", &self.dilations)
             .str("auto_pad", self.auto_pad)
             .sizes("pads", &self.pads)
+            .at_place(if self.auto_pad == "NOTSET" { Place::Attribute } else { Place::Implied })
             .int("ceil_mode", i64::from(self.ceil))
     }
 
