@@ -128,6 +128,14 @@ fn constants_behind_a_fault_are_judged_where_they_are_known() {
 }
 
 #[test]
+fn windows_with_indices_need_spatial_axes() {
+    let kernel = [("kernel_shape", A::Ints(vec![2, 2]))];
+    let m = Model::new().input("x", F32, &[]).node("pool", "MaxPool", &["x"], &["y", "at"], &kernel);
+    let m = m.output("y").output("at");
+    exactly(&m, 21, &["pool (MaxPool): input 0 must have rank 4 (two sizes in kernel_shape), has 0"]);
+}
+
+#[test]
 fn every_wrong_attribute_of_one_node_is_named() {
     let m = x()
         .init(f32s("w", &[4, 4, 3, 3], &[0.5; 144]))

@@ -64,7 +64,8 @@ fn resolve(r: &Reader, wanted: &[SymInt], allow_zero: bool) -> Result<Vec<Dim>, 
                 Dim::Fixed(1)
             }
             SymInt::Int(0) if !allow_zero && r.opset() != i64::MAX => {
-                *x.shape.get(i).ok_or_else(|| bad("0 only where the input has that axis"))?
+                let axes = || format!("at least {} axes, for the 0 in [{text}]", i + 1);
+                *x.shape.get(i).ok_or_else(|| OpError::shape(0, axes(), x))?
             }
             s => s.dim().ok_or_else(|| bad("non-negative sizes and at most one -1"))?,
         });

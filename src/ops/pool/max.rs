@@ -173,10 +173,6 @@ impl Op for MaxPool {
         if !matches!(dtype, DType::F32 | DType::I8 | DType::U8) {
             return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: dtype });
         }
-        if self.indices {
-            // They count from the first image of the batch.
-            check::frames_apart(inputs, 0, [0])?;
-        }
         let out = TensorType { dtype, shape: self.window.infer(inputs)? };
         check::size(&out)?;
         if self.indices {
