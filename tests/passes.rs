@@ -139,6 +139,13 @@ fn the_first_rule_that_touches_a_node_counts() {
     let float = Rule { name: Some("conv2".into()), float: true, ..Rule::default() };
     let p = prepare(&g, &QuantConfig::default().with(float)).expect("prepares");
     assert_eq!(quantizers(&p.graph), ["w.folded i8 weight", "x i8 input"], "nothing takes r as codes");
+    let float = Rule { name: Some("conv".into()), float: true, ..Rule::default() };
+    let p = prepare(&g, &QuantConfig::default().with(float)).expect("prepares");
+    assert_eq!(
+        quantizers(&p.graph),
+        ["r i8 activation", "w i8 weight"],
+        "the addition goes with its product"
+    );
     let output = Rule { role: Some(RoleName::Output), activation: Some(Code(DType::I16)), ..Rule::default() };
     let p = prepare(&g, &QuantConfig::default().with(output)).expect("prepares");
     assert!(quantizers(&p.graph).contains(&"y/raw i16 output".to_owned()));

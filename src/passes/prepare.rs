@@ -14,7 +14,7 @@ use crate::graph::{Graph, NodeId, QuantRule, Stage, ValueId};
 use crate::ops::fake_quant;
 use crate::quant::{Origin, QParams, Quantizer, Range, Role, Scheme, Spec, State};
 use crate::tensor::DType;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A graph with quantizers, and what there is to say about them.
 #[derive(Debug)]
@@ -104,6 +104,8 @@ struct Placement<'a> {
     producers: HashMap<ValueId, usize>,
     inner: HashSet<ValueId>,
     anchors: HashMap<ValueId, usize>,
+    /// Nodes of groups whose first node computes with integers.
+    members: BTreeSet<usize>,
     /// Nodes that run in float: islands and the tail.
     float: Vec<bool>,
     /// Quantizers to be.
@@ -134,6 +136,7 @@ impl<'a> Placement<'a> {
             producers: graph.producers(),
             inner: groups.inner(graph),
             anchors: groups.anchors(graph),
+            members: BTreeSet::new(),
             float: Vec::new(),
             wanted: BTreeMap::new(),
             uses: Vec::new(),
@@ -145,6 +148,17 @@ impl<'a> Placement<'a> {
         p.float = islands.map(|(i, n)| n.op.quant_rule().is_float() || rule_says(i)).collect();
         if config.preset != Preset::AllI8 {
             p.tail();
+        }
+        let index: HashMap<NodeId, usize> =
+            graph.nodes().iter().enumerate().map(|(i, n)| (n.id, i)).collect();
+        for group in &groups.groups {
+            let nodes = group.nodes.iter().map(|id| index[id]);
+            // The rest of a group goes with its first node.
+            if p.float[index[&group.nodes[0]]] {
+                nodes.for_each(|i| p.float[i] = true);
+            } else {
+                p.members.extend(nodes);
+            }
         }
         Ok(p)
     }
@@ -176,13 +190,7 @@ impl<'a> Placement<'a> {
             }
         }
         // Members of a group compute with integers even where the tail begins with them.
-        for (output, anchor) in self.anchors.clone() {
-            if !self.float[anchor]
-                && let Some(last) = self.producers.get(&output)
-            {
-                self.queue.extend(anchor..=*last);
-            }
-        }
+        self.queue.extend(&self.members);
         while let Some(i) = self.queue.pop() {
             self.consume(i);
         }
@@ -224,8 +232,7 @@ impl<'a> Placement<'a> {
 
     /// Whether a node is part of a group whose product computes with integers.
     fn in_group(&self, i: usize) -> bool {
-        let produced = self.graph.nodes()[i].outputs.first();
-        produced.is_some_and(|v| self.inner.contains(v) || self.anchors.contains_key(v))
+        self.members.contains(&i)
     }
 
     /// Whether a node takes an inner tensor of its group.
