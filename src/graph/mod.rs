@@ -29,7 +29,7 @@ pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
-pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
+pub use op::{CodeParams, Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
 pub use verify::GraphError;
 
 use crate::quant::Quantizer;

@@ -7,7 +7,10 @@ use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Kernel, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Internals, Op, OpDef, OpError, Part, Place, QuantRule, Reader, Scratch, Tap};
+use crate::graph::{
+    Attrs, CodeParams, Internals, Op, OpDef, OpError, Part, Place, QuantRule, Reader, Scratch, Tap,
+};
+use crate::quant::{Mantissa, Multiplier};
 use crate::tensor::{DType, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -128,6 +131,35 @@ impl Op for Softmax {
 
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Compute
+    }
+
+    /// With d = max - x exact in codes, `exp` of each d by a table in the codes of the first tap, their exact sum S, and the
+    /// 16-bit mantissa of 1 / S: y = exp(-d) / S requantized once.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+        if !std::ptr::eq(self.row, &plain::ROW) {
+            return Ok(None);
+        }
+        let x = CodeParams::single(params.inputs, 0, "input")?;
+        let y = CodeParams::single(params.outputs, 0, "output")?;
+        let exp = CodeParams::single(params.internals, 0, "internal")?;
+        let codes = inputs[0].i32s();
+        let rows = self.rows(inputs[0].shape())?;
+        let (low, high) = x.codes();
+        let entry =
+            |d: u32| exp.quantize_exact(libm::exp(-f64::from(d) * f64::from(x.scale()))).cast_unsigned();
+        let table: Vec<u32> = (0..=high.abs_diff(low)).map(entry).collect();
+        let to_y = Multiplier::new(1.0 / f64::from(y.scale()));
+        let out = map(&rows, codes, vec![0; codes.len()], |_, row, out| {
+            let largest = row.iter().copied().max().unwrap_or(0);
+            let of = |q: &i32| table[largest.abs_diff(*q) as usize];
+            let sum: u128 = row.iter().map(|q| u128::from(of(q))).sum();
+            let inverse = Mantissa::reciprocal(sum.max(1));
+            for (o, q) in out.iter_mut().zip(row) {
+                let product = i128::from(of(q)) * i128::from(inverse.code);
+                *o = y.place(to_y.apply(product, 14 + inverse.shift, y.rounding()));
+            }
+        });
+        Ok(Some(vec![Tensor::from_i32(inputs[0].shape(), out)]))
     }
 
     /// exp(x - max), its sum, and the mantissa of the sum's reciprocal.

@@ -2,6 +2,7 @@
 //!
 //! *Shapes*: `[..], [..] -> [..]`, as NumPy broadcasts.
 
+mod quotient;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Internals, Op, OpDef, OpError, Part, QuantRule, Reader, Scratch, Tap};
+use crate::graph::{Attrs, CodeParams, Internals, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -308,18 +309,16 @@ impl Op for Binary {
         }
     }
 
-    /// Of a quotient: the mantissa of the divisor's reciprocal.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+        let is_quotient = self.row.def.name == "Div";
+        is_quotient.then(|| quotient::integer(params, inputs)).transpose()
+    }
+
     fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
-        if self.row.def.name != "Div" || inputs[1].dtype != DType::F32 {
-            return Ok(Internals::default());
+        match self.row.def.name {
+            "Div" if inputs[1].dtype == DType::F32 => quotient::internals(&inputs[1]),
+            _ => Ok(Internals::default()),
         }
-        let divisor = &inputs[1..2];
-        let steps = vec![
-            (super::build("Reciprocal", Attrs::new(), divisor)?, vec![Part::Input(1)]),
-            (super::build("Mantissa", Attrs::new(), divisor)?, vec![Part::Step(0, 0)]),
-        ];
-        let tap = Tap { name: "reciprocal", of: Part::Step(1, 0), dtype: DType::I16, bound: Some(2.0) };
-        Ok(Internals { steps, taps: vec![tap] })
     }
 }
 
