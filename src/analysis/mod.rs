@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod check;
 pub mod eval;
+pub mod moving;
 pub mod partial;
 pub mod profile;
 mod running;

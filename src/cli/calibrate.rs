@@ -33,7 +33,8 @@ pub(super) struct CalibrateArgs {
     /// Consistency level (overrides the configuration)
     #[arg(long, value_name = "0..4", value_parser = clap::value_parser!(u8).range(0..=4))]
     consistency: Option<u8>,
-    /// What finds ranges (overrides the configuration): minmax, percentile=99.99, mse, kl, mix, clip_std=3, norm=2,4.5
+    /// What finds ranges (overrides the configuration): minmax, percentile=99.99, mse, kl, mix, clip_std=3, norm=2,4.5,
+    /// or moving_average=0.01, which follows the frames in order, --batch at a time if given, else one
     #[arg(long, value_name = "NAME")]
     observer: Option<String>,
     /// Use the first N samples only
@@ -96,7 +97,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     let device = Device::open(&args.common.device)?;
     let observed = match (&args.from_stats, &args.data) {
         (Some(path), _) => Observed::from_file(path, &graph)?,
-        (None, Some(path)) => pass(args, &graph, &device, path)?,
+        (None, Some(path)) => pass(args, &config, &graph, &device, path)?,
         (None, None) => return Err(Error::Usage("--data or --from-stats is needed".into())),
     };
     let statistics = &observed.statistics;
@@ -109,7 +110,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     if statistics.frames() == 0 {
         return Err(Error::Usage("no frame could be read: there is nothing to calibrate on".into()));
     }
-    let calibrated = fill(&prepared, statistics)?;
+    let calibrated = fill(&prepared, &statistics.tensors, &observed.moving)?;
     file::save(&calibrated.graph, output)
         .map_err(|source| Error::Save { path: output.clone(), source: Box::new(source) })?;
     if !args.common.quiet {
@@ -164,6 +165,7 @@ fn config(args: &CalibrateArgs) -> Result<QuantConfig, Error> {
 
 fn pass(
     args: &CalibrateArgs,
+    config: &QuantConfig,
     graph: &Graph,
     device: &Device,
     path: &std::path::Path,
@@ -177,8 +179,13 @@ fn pass(
         data.notes().iter().for_each(|note| show::remark(note));
     }
     let samples = data.shard(args.shard.unwrap_or(Shard::WHOLE)).len();
-    let options =
-        PassOptions { batch: args.batch, shard: args.shard, stats: args.stats.clone(), resume: args.resume };
+    let options = PassOptions {
+        batch: args.batch,
+        shard: args.shard,
+        stats: args.stats.clone(),
+        resume: args.resume,
+        observers: config.observers().map(str::to_owned).collect(),
+    };
     let mut progress = show::Progress::new(args.common.quiet, "calibrate", samples);
     observe(graph, device, &data, &options, |done| progress.set(done))
 }
