@@ -6,5 +6,6 @@ pub mod eval;
 pub mod moving;
 pub mod partial;
 pub mod profile;
+pub mod ranges;
 mod running;
 pub mod statistics;
