@@ -7,7 +7,7 @@ mod onnxruntime;
 use crate::graph::{Graph, ValueId};
 use crate::names;
 use crate::ops::fake_quant;
-use crate::quant::{Origin, QParams, Quantizer, Range, Role, Scheme, State};
+use crate::quant::{Origin, QParams, Quantizer, Range, Scheme, State};
 use crate::tensor::DType;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -107,9 +107,9 @@ fn entries<'g>(graph: &'g Graph, left_out: &mut Vec<LeftOut>) -> Vec<Entry<'g>> 
         let Some(q) = node.quantizer() else { continue };
         let Some(params) = &q.params else { continue };
         let name = names[&node.inputs[0]].clone();
-        let reason = match (q.state, q.spec.role) {
+        let reason = match (q.state, q.spec.owner) {
             (State::Float, _) => Some("it is set to let numbers pass"),
-            (_, Role::Tap) => Some("it lies inside a composite operator, where the ONNX model has no tensor"),
+            (_, Some(_)) => Some("it lies inside a composite operator, where the ONNX model has no tensor"),
             _ => None,
         };
         if let Some(reason) = reason {
