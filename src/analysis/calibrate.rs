@@ -47,6 +47,8 @@ pub struct Observed {
     pub timed: usize,
     /// Device dispatches.
     pub dispatches: u64,
+    /// Bytes that tensors took at once (see [`crate::exec::Observed::arena_bytes`]); 0 where nothing ran.
+    pub arena_bytes: u64,
     /// Nodes that ran on the CPU although a GPU was asked for, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
     /// What should be known: a halved batch.
@@ -70,6 +72,7 @@ impl Observed {
             busy: Duration::ZERO,
             timed: 0,
             dispatches: 0,
+            arena_bytes: 0,
             cpu_ops: Vec::new(),
             warnings: Vec::new(),
         })
@@ -127,6 +130,7 @@ pub fn observe(
         busy: Duration::ZERO,
         timed: 0,
         dispatches: 0,
+        arena_bytes: 0,
         cpu_ops: Vec::new(),
         warnings: Vec::new(),
     };
@@ -163,6 +167,7 @@ pub fn observe(
             out.busy += start.elapsed();
             out.timed += batch.frames();
             out.dispatches += seen.dispatches;
+            out.arena_bytes = out.arena_bytes.max(seen.arena_bytes);
             out.cpu_ops = seen.cpu_ops;
             check_numbers(&mut engine, batch, &values, &seen.frames)?;
         }

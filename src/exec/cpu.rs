@@ -14,14 +14,20 @@ pub struct CpuExecutor {
     graph: Graph,
     /// For each node, the values that nobody needs after it.
     dead_after: Vec<Vec<ValueId>>,
+    peak_bytes: u64,
     scratch: Scratch,
 }
 
 impl CpuExecutor {
     /// Prepares a graph whose types are all concrete.
     pub fn new(graph: Graph) -> Self {
-        let dead_after = dead_after(&graph);
-        CpuExecutor { graph, dead_after, scratch: Scratch::new() }
+        let (dead_after, peak_bytes) = (dead_after(&graph), peak_bytes(&graph));
+        CpuExecutor { graph, dead_after, peak_bytes, scratch: Scratch::new() }
+    }
+
+    /// Bytes of tensors that are alive at once, constants apart.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
     }
 
     /// Runs once. Inputs in the graph's order; `taps` are values wanted beside the outputs.

@@ -181,6 +181,7 @@ fn add(runs: &Runs<'_>) -> [[f32; WIDTH]; 2] {
 
 /// Goes on with the elements from `from`.
 #[inline]
+#[allow(clippy::needless_range_loop, reason = "the same places of several lists")]
 fn add_rest(runs: &Runs<'_>, from: usize, [sums, squares]: &mut [[f32; WIDTH]; 2]) {
     for j in from..runs[0].len() {
         for i in 0..WIDTH {
@@ -283,6 +284,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,popcnt")]
+    #[allow(clippy::needless_range_loop, reason = "the same places of several lists")]
     fn add_wide(runs: &Runs<'_>) -> [[f32; WIDTH]; 2] {
         let (mut s, mut q) = (_mm256_setzero_ps(), _mm256_setzero_ps());
         // Magnitudes that count, moved to where signed integers begin.
