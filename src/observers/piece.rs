@@ -330,3 +330,40 @@ mod avx2 {
         sums
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::sample::Rng;
+
+    #[test]
+    fn vectors_show_what_plain_code_shows() {
+        let mut rng = Rng::new(6);
+        for round in 0..60 {
+            let plane = [1, 7, 9, 64, 196, 1100, 5000][round % 7];
+            let len = plane * (1 + round % 4);
+            let mut x: Vec<f32> =
+                (0..len).map(|_| rng.float(-1.0, 1.0) * rng.float(-45.0, 50.0).exp2()).collect();
+            x.iter_mut().step_by(1 + round % 5).for_each(|v| *v = v.max(0.0) * -0.0);
+            if round % 3 == 0 {
+                x[len / 2] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][round / 3 % 3];
+            }
+            let piece = Piece { frame: 0, start: 0, len, plane };
+            let (mut counts, mut plain_counts) = ([0; HISTOGRAM], [0; HISTOGRAM]);
+            let got = part(piece, &x, &mut counts);
+            let mut want = Part {
+                zeros: 0,
+                nans: 0,
+                infinities: 0,
+                runs: Vec::new(),
+                ..part(piece, &[], &mut [0; HISTOGRAM])
+            };
+            observe(piece, &x, &mut plain_counts, &mut want, look, add);
+            assert!(counts == plain_counts, "round {round}");
+            assert_eq!((got.zeros, got.nans, got.infinities), (want.zeros, want.nans, want.infinities));
+            assert_eq!([got.min, got.max].map(f32::to_bits), [want.min, want.max].map(f32::to_bits));
+            let bits = |p: &Part| p.runs.iter().map(|r| r.map(f32::to_bits)).collect::<Vec<_>>();
+            assert_eq!(bits(&got), bits(&want), "round {round}");
+        }
+    }
+}
