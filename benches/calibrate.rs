@@ -17,9 +17,10 @@ use samebit::data::shards::{Provenance, Shard};
 use samebit::data::{Dataset, Loader, LoaderOptions, write_npy};
 use samebit::exec::Engine;
 use samebit::gpu::Device;
-use samebit::graph::Graph;
+use samebit::graph::{Graph, ValueId};
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::passes::config::QuantConfig;
+use samebit::passes::internals::exposed;
 use samebit::passes::prepare::{calibration_graph, prepare};
 use samebit::tensor::Tensor;
 use serde_json::Value;
@@ -76,9 +77,10 @@ fn sorted(mut all: Vec<f64>) -> Vec<f64> {
 
 fn row(model: &Graph, graph: &Graph, device: &Device, batch: usize) -> (String, f64) {
     let inputs = random_inputs(model, batch);
-    let values = watched(graph);
+    let (mut values, (exposed, inside)) = (watched(graph), exposed(graph).expect("holds"));
+    values.extend(inside);
     let engine = |g: &Graph| Engine::new(g.clone(), device).with_batch(batch);
-    let (mut plain, mut folded, mut observing) = (engine(model), engine(graph), engine(graph));
+    let (mut plain, mut folded, mut observing) = (engine(model), engine(graph), engine(&exposed));
     observing.watch(&values).expect("f32, no constants");
     let mut rounds = Vec::new();
     let start = Instant::now();
@@ -101,13 +103,13 @@ fn row(model: &Graph, graph: &Graph, device: &Device, batch: usize) -> (String, 
         cost[cost.len() - 1],
         median(&of(|r| r[2] / r[1])),
         values.len(),
-        finding(graph, &mut observing, &inputs)
+        finding(graph, &values, &mut observing, &inputs)
     );
     (row, run)
 }
 
 /// Seconds of finding all ranges, those of weights included, from what was observed.
-fn finding(graph: &Graph, engine: &mut Engine, inputs: &[Tensor]) -> f64 {
+fn finding(graph: &Graph, values: &[ValueId], engine: &mut Engine, inputs: &[Tensor]) -> f64 {
     let prepared = prepare(graph, &QuantConfig::default()).expect("the default fits");
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("frames.npy");
@@ -115,8 +117,9 @@ fn finding(graph: &Graph, engine: &mut Engine, inputs: &[Tensor]) -> f64 {
     let data = Dataset::open(&file).expect("opens");
     let provenance = Provenance::new(Vec::new(), &data, []).expect("hashes");
     let mut statistics = Statistics::new(provenance, Shard::WHOLE.into(), []);
-    let names = watched(graph).into_iter().map(|v| graph.value(v).name.clone());
-    statistics.tensors = names.zip(engine.summaries().expect("collected").iter().cloned()).collect();
+    let names: Vec<String> = values.iter().map(|v| engine.graph().value(*v).name.clone()).collect();
+    statistics.tensors =
+        names.into_iter().zip(engine.summaries().expect("collected").iter().cloned()).collect();
     let (seconds, filled) = seconds(|| fill(&prepared, &statistics));
     filled.expect("every tensor was observed");
     seconds

@@ -10,6 +10,7 @@ use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId, file};
 use crate::observers::{self, FrameStats, Observer, Summary};
 use crate::ops::fake_quant;
 use crate::passes::fuse;
+use crate::passes::internals::exposed;
 use crate::passes::prepare::Prepared;
 use crate::quant::{Origin, QParams, Quantizer, Range, Role, State, power_of_two};
 use crate::tensor::{DType, Tensor};
@@ -109,7 +110,11 @@ pub fn observe(
 ) -> Result<Observed, Error> {
     let hash = file::digest(graph).map_err(|e| Error::Usage(e.to_string()))?;
     let provenance = Provenance::new(vec![hash], data, [])?;
-    let values = watched(graph);
+    // What lies inside composite operators is observed, too, whatever the configuration will quantize.
+    let mut values = watched(graph);
+    let (graph, inside) = exposed(graph).map_err(|e| Error::Usage(e.to_string()))?;
+    let graph = &graph;
+    values.extend(inside);
     let names: Vec<String> = values.iter().map(|v| graph.value(*v).name.clone()).collect();
     let shard = options.shard.unwrap_or(Shard::WHOLE);
     let fresh = Statistics::new(provenance, shard.into(), names.iter().cloned());

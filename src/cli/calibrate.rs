@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::graph::{Graph, Stage, file};
+use crate::graph::{Graph, NodeId, Stage, file};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
 use crate::passes::prepare::{Prepared, calibration_graph, prepare, recalibration};
@@ -127,6 +127,9 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
         "cpu_ops": super::cpu_ops(&observed.cpu_ops),
         "quantizers": calibrated.quantizers.iter().map(quantizer_json).collect::<Vec<_>>(),
         "unfused": unfused(&graph, &prepared),
+        "composites": prepared.composites.iter().map(|c| json!({
+            "kind": c.kind, "id": c.node.0, "node": name_of(&calibrated.graph, c.node), "internals": c.internals,
+        })).collect::<Vec<_>>(),
         "forced": prepared.forced.iter().map(|f| json!({
             "node": f.node, "asked": f.asked.name(), "reason": f.reason,
         })).collect::<Vec<_>>(),
@@ -218,8 +221,12 @@ fn warnings(observed: &Observed, quantizers: &[QuantizerReport]) -> Vec<String> 
     observed.warnings.iter().cloned().chain(own).collect()
 }
 
+fn name_of(graph: &Graph, id: NodeId) -> String {
+    graph.node(id).map(|n| n.name.clone()).unwrap_or_default()
+}
+
 fn unfused(graph: &Graph, prepared: &Prepared) -> Vec<Value> {
-    let name = |id| graph.node(id).map(|n| n.name.clone()).unwrap_or_default();
+    let name = |id| name_of(graph, id);
     let one = |u: &crate::passes::fuse::Unfused| {
         let nodes: Vec<String> = u.nodes.iter().map(|id| name(*id)).collect();
         json!({ "nodes": nodes, "reason": u.reason.text() })
@@ -238,6 +245,7 @@ fn quantizer_json(q: &QuantizerReport) -> Value {
         "scale": params.map(|p| p.scales().to_vec()).unwrap_or_default(),
         "zero_point": params.map(|p| p.zero_points().to_vec()).unwrap_or_default(),
         "axis": spec.axis,
+        "owner": spec.owner,
         "observer": spec.observer,
         "origin": q.quantizer.origin.name(),
         "min": q.range.map(|r| number(f64::from(r.low))),

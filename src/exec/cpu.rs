@@ -12,22 +12,16 @@ const TENSOR_BYTES: u64 = 2 << 30;
 #[derive(Debug)]
 pub struct CpuExecutor {
     graph: Graph,
-    /// For each node, the values that nobody needs after it.
-    dead_after: Vec<Vec<ValueId>>,
-    peak_bytes: u64,
+    /// What a run without taps does.
+    schedule: Schedule,
     scratch: Scratch,
 }
 
 impl CpuExecutor {
     /// Prepares a graph whose types are all concrete.
     pub fn new(graph: Graph) -> Self {
-        let (dead_after, peak_bytes) = (dead_after(&graph), peak_bytes(&graph));
-        CpuExecutor { graph, dead_after, peak_bytes, scratch: Scratch::new() }
-    }
-
-    /// Bytes of tensors that are alive at once, constants apart.
-    pub(super) fn peak_bytes(&self) -> u64 {
-        self.peak_bytes
+        let schedule = schedule(&graph, graph.outputs.iter().copied());
+        CpuExecutor { graph, schedule, scratch: Scratch::new() }
     }
 
     /// Runs once. Inputs in the graph's order; `taps` are values wanted beside the outputs.
@@ -35,10 +29,15 @@ impl CpuExecutor {
     /// # Errors
     /// Inputs that do not fit, and what an operator finds in its data (an index outside its axis).
     pub fn run(&self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
-        self.walk(inputs, taps, &mut |_, _| {})
+        if taps.is_empty() {
+            return self.walk(&self.schedule, inputs, taps, &mut |_, _| {});
+        }
+        let all = self.graph.outputs.iter().chain(taps).copied();
+        self.walk(&schedule(&self.graph, all), inputs, taps, &mut |_, _| {})
     }
 
-    /// Runs once and shows each value, inputs first, as soon as it is there.
+    /// Runs once and shows each value, inputs first, as soon as it is there. Gives the bytes of tensors that are alive at
+    /// once, constants apart.
     ///
     /// # Errors
     /// As [`CpuExecutor::run`].
@@ -46,12 +45,16 @@ impl CpuExecutor {
         &self,
         inputs: &[Tensor],
         show: &mut dyn FnMut(ValueId, &Tensor),
-    ) -> Result<(), ExecError> {
-        self.walk(inputs, &[], show).map(drop)
+    ) -> Result<u64, ExecError> {
+        let schedule =
+            schedule(&self.graph, self.graph.nodes().iter().flat_map(|n| n.outputs.iter().copied()));
+        self.walk(&schedule, inputs, &[], show)?;
+        Ok(peak(&self.graph, &schedule))
     }
 
     fn walk(
         &self,
+        schedule: &Schedule,
         inputs: &[Tensor],
         taps: &[ValueId],
         show: &mut dyn FnMut(ValueId, &Tensor),
@@ -67,7 +70,8 @@ impl CpuExecutor {
             Some(t) => t.clone(),
             None => live[v].clone(),
         };
-        for (node, dead) in self.graph.nodes().iter().zip(&self.dead_after) {
+        for (i, dead) in schedule {
+            let node = &self.graph.nodes()[*i];
             let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
             let outputs = super::eval(node, &self.scratch, &args)?;
             drop(args);
@@ -85,15 +89,21 @@ impl CpuExecutor {
     }
 }
 
-/// For each node, the values that nobody needs after it.
-fn dead_after(graph: &Graph) -> Vec<Vec<ValueId>> {
+/// Nodes by index, in order, each with the values that nobody needs after it.
+type Schedule = Vec<(usize, Vec<ValueId>)>;
+
+/// The nodes on which these values depend.
+fn schedule(graph: &Graph, wanted: impl IntoIterator<Item = ValueId>) -> Schedule {
+    let needed = graph.needed_nodes(wanted);
+    let mut out: Schedule =
+        (0..graph.nodes().len()).filter(|i| needed.contains(i)).map(|i| (i, Vec::new())).collect();
     let mut last_use: HashMap<ValueId, usize> = HashMap::new();
-    for (i, node) in graph.nodes().iter().enumerate() {
-        last_use.extend(node.inputs.iter().chain(&node.outputs).map(|v| (*v, i)));
+    for (at, (i, _)) in out.iter().enumerate() {
+        let node = &graph.nodes()[*i];
+        last_use.extend(node.inputs.iter().chain(&node.outputs).map(|v| (*v, at)));
     }
-    let mut dead = vec![Vec::new(); graph.nodes().len()];
-    last_use.into_iter().for_each(|(v, i)| dead[i].push(v));
-    dead
+    last_use.into_iter().for_each(|(v, at)| out[at].1.push(v));
+    out
 }
 
 /// Bytes of a runtime tensor; constants are counted as none.
@@ -108,11 +118,15 @@ fn bytes(graph: &Graph, v: ValueId) -> u64 {
 
 /// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
 pub(super) fn peak_bytes(graph: &Graph) -> u64 {
+    peak(graph, &schedule(graph, graph.outputs.iter().copied()))
+}
+
+fn peak(graph: &Graph, schedule: &Schedule) -> u64 {
     let sum = |all: &[ValueId], from: u64| all.iter().fold(from, |n, v| n.saturating_add(bytes(graph, *v)));
     let mut alive = sum(&graph.inputs, 0);
     let mut peak = alive;
-    for (node, dead) in graph.nodes().iter().zip(dead_after(graph)) {
-        alive = sum(&node.outputs, alive);
+    for (i, dead) in schedule {
+        alive = sum(&graph.nodes()[*i].outputs, alive);
         peak = peak.max(alive);
         let dead = dead.iter().filter(|v| !graph.outputs.contains(v));
         alive = dead.fold(alive, |n, v| n.saturating_sub(bytes(graph, *v)));

@@ -59,6 +59,45 @@ pub trait Op: Debug + Send + Sync {
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Float
     }
+
+    /// What its integer form computes inside and quantizes there, for a composite operator.
+    fn internals(&self, _inputs: &[TensorType]) -> Result<Internals, OpError> {
+        Ok(Internals::default())
+    }
+}
+
+/// The tensors inside the integer form of a composite operator that have quantizers of their own, and how they follow
+/// from its inputs. Passes put this beside the operator, so that the tensors can be observed.
+#[derive(Debug, Default)]
+pub struct Internals {
+    /// Operators in order, with what they take.
+    pub steps: Vec<(Arc<dyn Op>, Vec<Part>)>,
+    /// What is quantized.
+    pub taps: Vec<Tap>,
+}
+
+/// A tensor within [`Internals`].
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// An input of the composite operator.
+    Input(usize),
+    /// An output of a step.
+    Step(usize, usize),
+    /// A constant.
+    Constant(Tensor),
+}
+
+/// A quantized tensor inside a composite operator.
+#[derive(Clone, Debug)]
+pub struct Tap {
+    /// Its name within the operator.
+    pub name: &'static str,
+    /// The tensor.
+    pub of: Part,
+    /// Type of the codes.
+    pub dtype: DType,
+    /// Where mathematics keeps it between 0 and this number: its scale is fixed then, and codes end just below.
+    pub bound: Option<f32>,
 }
 
 /// How quantization treats an operator.

@@ -4,11 +4,12 @@
 //! `y = (x - mean) * inv * scale + bias`, `inv = 1 / sqrt(variance + epsilon)`; the variance is taken around the mean.
 
 use super::rows::{RowParams, Rows, map, sum};
+use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
-use crate::tensor::{Dim, Tensor, TensorType, strides};
+use crate::graph::{Attrs, Internals, Op, OpDef, OpError, Part, Place, QuantRule, Reader, Scratch, Tap};
+use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
 crate::params! {
@@ -319,6 +320,30 @@ impl Op for Normalize {
 
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Compute
+    }
+
+    /// Of layer normalisation: the rows at mean 0 and variance 1, the mantissa of the inverse deviation, and both
+    /// parameters.
+    fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
+        let Kind::Layer { axis, .. } = &self.kind else { return Ok(Internals::default()) };
+        let x = &inputs[0];
+        let width: Option<Vec<usize>> =
+            x.shape[self.axes(x.rank())?[0]..].iter().map(|d| d.fixed()).collect();
+        let Some(width) = width else { return Ok(Internals::default()) };
+        let ones = Tensor::from_f32(width.clone(), vec![1.0; width.iter().product()]);
+        let attrs = Attrs::new().int("axis", *axis).float("epsilon", self.epsilon).int("statistics", 1);
+        let types = [x.clone(), ones.ty()];
+        let plain = super::build("LayerNormalization", attrs, &types)?;
+        let row = plain.infer(&types)?.remove(2);
+        let steps = vec![
+            (plain, vec![Part::Input(0), Part::Constant(ones)]),
+            (super::build("Mantissa", Attrs::new(), &[row])?, vec![Part::Step(0, 2)]),
+        ];
+        let tap = |name, of, bound| Tap { name, of, dtype: DType::I16, bound };
+        let parameters = [("gamma", 1), ("beta", 2)].into_iter().filter(|(_, i)| *i < inputs.len());
+        let taps = [("normalized", Part::Step(0, 0), None), ("reciprocal", Part::Step(1, 0), Some(2.0))];
+        let taps = taps.into_iter().chain(parameters.map(|(name, i)| (name, Part::Input(i), None)));
+        Ok(Internals { steps, taps: taps.map(|(name, of, bound)| tap(name, of, bound)).collect() })
     }
 }
 

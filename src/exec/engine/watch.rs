@@ -110,13 +110,12 @@ impl Engine {
         };
         let watches = Watch::all(&self.graph, &watching.values, batch, self.separable)?;
         let mut frames = vec![Vec::new(); watches.len()];
-        let executor = specialise(&self.graph, known, batch)?;
-        executor.watch(inputs, &mut |v, x| {
+        let arena_bytes = specialise(&self.graph, known, batch)?.watch(inputs, &mut |v, x| {
             if let Some(i) = watches.iter().position(|w| w.value == v) {
                 frames[i] = watches[i].frames.observe(x, &mut watching.summaries[i]);
             }
         })?;
-        Ok(Observed { frames, arena_bytes: executor.peak_bytes(), ..Observed::default() })
+        Ok(Observed { frames, arena_bytes, ..Observed::default() })
     }
 }
 

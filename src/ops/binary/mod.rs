@@ -13,7 +13,7 @@ use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Internals, Op, OpDef, OpError, Part, QuantRule, Reader, Scratch, Tap};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -306,6 +306,20 @@ impl Op for Binary {
             Apply::F32(_) if self.row.kind != Kind::Modulo => QuantRule::Compute,
             _ => QuantRule::Float,
         }
+    }
+
+    /// Of a quotient: the mantissa of the divisor's reciprocal.
+    fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
+        if self.row.def.name != "Div" || inputs[1].dtype != DType::F32 {
+            return Ok(Internals::default());
+        }
+        let divisor = &inputs[1..2];
+        let steps = vec![
+            (super::build("Reciprocal", Attrs::new(), divisor)?, vec![Part::Input(1)]),
+            (super::build("Mantissa", Attrs::new(), divisor)?, vec![Part::Step(0, 0)]),
+        ];
+        let tap = Tap { name: "reciprocal", of: Part::Step(1, 0), dtype: DType::I16, bound: Some(2.0) };
+        Ok(Internals { steps, taps: vec![tap] })
     }
 }
 
