@@ -68,13 +68,12 @@ fn the_memory_that_it_took_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let (stats, out) = (dir.path().join("s"), dir.path().join("g"));
     let (stats, out) = (text(&stats), text(&out));
-    let of_batch =
-        |n: &str| json(0, &["calibrate", MODEL, "--data", CALIB, "--device", "cpu", "--batch", n, "-o", out]);
+    let of_batch = |n: &str| json(0, &["calibrate", MODEL, "--data", CALIB, "--batch", n, "-o", out]);
     let [one, eight] = ["1", "8"].map(of_batch);
     let arena = |v: &Value| v["arena_bytes"].as_u64().expect("a number");
     assert!(arena(&one) >= 64 * 4, "{one}");
     assert_eq!(arena(&eight), 8 * arena(&one), "tensors of eight frames");
-    let shard = ["--shard", "0/2", "--stats", stats, "--device", "cpu", "--batch", "8"];
+    let shard = ["--shard", "0/2", "--stats", stats, "--batch", "8"];
     let shard = json(0, &[&["calibrate", MODEL, "--data", CALIB][..], &shard].concat());
     assert_eq!(arena(&shard), arena(&eight));
     for v in [&one, &eight, &shard] {
