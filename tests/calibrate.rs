@@ -64,6 +64,26 @@ fn a_calibrated_model_keeps_its_accuracy_and_four_bits_do_not() {
 }
 
 #[test]
+fn the_memory_that_it_took_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (stats, out) = (dir.path().join("s"), dir.path().join("g"));
+    let (stats, out) = (text(&stats), text(&out));
+    let of_batch = |n: &str| json(0, &["calibrate", MODEL, "--data", CALIB, "--batch", n, "-o", out]);
+    let [one, eight] = ["1", "8"].map(of_batch);
+    let arena = |v: &Value| v["arena_bytes"].as_u64().expect("a number");
+    assert!(arena(&one) >= 64 * 4, "{one}");
+    assert_eq!(arena(&eight), 8 * arena(&one), "tensors of eight frames");
+    let shard = ["--shard", "0/2", "--stats", stats, "--batch", "8"];
+    let shard = json(0, &[&["calibrate", MODEL, "--data", CALIB][..], &shard].concat());
+    assert_eq!(arena(&shard), arena(&eight));
+    for v in [&one, &eight, &shard] {
+        let told = v["host_bytes"].as_u64();
+        assert_eq!(told.is_some(), cfg!(target_os = "linux"), "{v}");
+        assert!(told.is_none_or(|bytes| bytes > arena(v) && bytes < 1 << 30), "{v}");
+    }
+}
+
+#[test]
 fn another_observer_needs_no_data() {
     let dir = tempfile::tempdir().expect("a folder");
     let (stats, direct, later) = (dir.path().join("s"), dir.path().join("d.g"), dir.path().join("l.g"));

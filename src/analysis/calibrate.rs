@@ -55,6 +55,8 @@ pub struct Observed {
     pub timed: usize,
     /// Device dispatches.
     pub dispatches: u64,
+    /// Bytes that tensors took at once (see [`crate::exec::Observed::arena_bytes`]); 0 where nothing ran.
+    pub arena_bytes: u64,
     /// Nodes that ran on the CPU although a GPU was asked for, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
     /// What should be known: a halved batch.
@@ -82,6 +84,7 @@ impl Observed {
             busy: Duration::ZERO,
             timed: 0,
             dispatches: 0,
+            arena_bytes: 0,
             cpu_ops: Vec::new(),
             warnings: Vec::new(),
         }
@@ -194,6 +197,7 @@ pub fn observe(
             out.busy += start.elapsed();
             out.timed += batch.frames();
             out.dispatches += seen.dispatches;
+            out.arena_bytes = out.arena_bytes.max(seen.arena_bytes);
             out.cpu_ops = seen.cpu_ops;
             numbers::check(&mut engine, batch, &values, &seen.frames)?;
             out.moving.observe(&names, &seen.frames);

@@ -6,6 +6,7 @@ mod devices;
 mod eval;
 mod files;
 mod import;
+mod memory;
 mod merge;
 mod model;
 mod print;

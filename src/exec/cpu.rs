@@ -36,7 +36,8 @@ impl CpuExecutor {
         self.walk(&schedule(&self.graph, all), inputs, taps, &mut |_, _| {})
     }
 
-    /// Runs once and shows each value, inputs first, as soon as it is there.
+    /// Runs once and shows each value, inputs first, as soon as it is there. Gives the bytes of tensors that are alive at
+    /// once, constants apart.
     ///
     /// # Errors
     /// As [`CpuExecutor::run`].
@@ -44,9 +45,11 @@ impl CpuExecutor {
         &self,
         inputs: &[Tensor],
         show: &mut dyn FnMut(ValueId, &Tensor),
-    ) -> Result<(), ExecError> {
-        let all = self.graph.nodes().iter().flat_map(|n| n.outputs.iter().copied());
-        self.walk(&schedule(&self.graph, all), inputs, &[], show).map(drop)
+    ) -> Result<u64, ExecError> {
+        let schedule =
+            schedule(&self.graph, self.graph.nodes().iter().flat_map(|n| n.outputs.iter().copied()));
+        self.walk(&schedule, inputs, &[], show)?;
+        Ok(peak(&self.graph, &schedule))
     }
 
     fn walk(
@@ -115,11 +118,15 @@ fn bytes(graph: &Graph, v: ValueId) -> u64 {
 
 /// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
 pub(super) fn peak_bytes(graph: &Graph) -> u64 {
+    peak(graph, &schedule(graph, graph.outputs.iter().copied()))
+}
+
+fn peak(graph: &Graph, schedule: &Schedule) -> u64 {
     let sum = |all: &[ValueId], from: u64| all.iter().fold(from, |n, v| n.saturating_add(bytes(graph, *v)));
     let mut alive = sum(&graph.inputs, 0);
     let mut peak = alive;
-    for (i, dead) in schedule(graph, graph.outputs.iter().copied()) {
-        alive = sum(&graph.nodes()[i].outputs, alive);
+    for (i, dead) in schedule {
+        alive = sum(&graph.nodes()[*i].outputs, alive);
         peak = peak.max(alive);
         let dead = dead.iter().filter(|v| !graph.outputs.contains(v));
         alive = dead.fold(alive, |n, v| n.saturating_sub(bytes(graph, *v)));
