@@ -1,5 +1,6 @@
 //! One engine over both executors, for any number of frames: it splits what does not fit at once.
 
+mod joins;
 mod watch;
 
 use super::cpu::{fits_the_cpu, peak_bytes};
