@@ -37,3 +37,36 @@ fn joins_channels(graph: &Graph, node: &Node, separable: bool) -> bool {
     };
     on_channels && node.inputs.iter().chain(&node.outputs).all(whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::text::parse;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn only_whole_planes_of_watched_values_join() {
+        let text = "graph \"g\" float
+input v0 \"x\" f32[N,2,5]
+input v1 \"y\" f32[N,2,5]
+input v5 \"f\" f32[N,10]
+%0 \"channels\" Concat(v0, v1) {axis = 1} -> v2 \"c\" f32[N,4,5]
+%1 \"again\" Concat(v2, v0) {axis = 1} -> v3 \"a\" f32[N,6,5]
+%2 \"rows\" Concat(v0, v1) {axis = 2} -> v4 \"r\" f32[N,2,10]
+%3 \"pairs\" Concat(v5, v5) {axis = 1} -> v6 \"p\" f32[N,20]
+output v3
+output v4
+output v6
+";
+        let graph = parse(text, crate::ops::by_name, &BTreeMap::default()).unwrap_or_else(|e| panic!("{e}"));
+        let of =
+            |values: &[u32]| joins(&graph, &values.iter().map(|v| ValueId(*v)).collect::<Vec<_>>(), true);
+        let mut want = vec![None; 7];
+        (want[2], want[3]) = (Some(vec![0, 1]), Some(vec![0, 1, 0]));
+        assert_eq!(of(&[0, 1, 2, 3, 4, 5, 6]), want);
+        // In any order of the list; what joins a value that nobody watches is looked at.
+        assert_eq!(of(&[3, 1, 0, 2]), [Some(vec![2, 1, 2]), None, None, Some(vec![2, 1])]);
+        assert_eq!(of(&[3, 1, 0]), [None, None, None]);
+        assert_eq!(of(&[3, 2, 0]), [Some(vec![1, 2]), None, None]);
+    }
+}
