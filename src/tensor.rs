@@ -420,6 +420,14 @@ impl Tensor {
         &self.data
     }
 
+    /// The elements of an f32 tensor, where no other tensor shares them.
+    pub fn f32s_mut(&mut self) -> Option<&mut [f32]> {
+        match &mut self.data {
+            Data::F32(v) => Arc::get_mut(v).map(Vec::as_mut_slice),
+            _ => None,
+        }
+    }
+
     /// Takes the storage out.
     pub fn into_data(self) -> Data {
         self.data

@@ -19,6 +19,7 @@
 
 pub mod attrs;
 mod edit;
+pub mod epilogue;
 pub mod file;
 mod json;
 pub mod lower;
@@ -28,6 +29,7 @@ pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
+pub use epilogue::Epilogue;
 pub use op::{Grain, Lookup, Op, OpDef, OpError, QuantRule, Scratch};
 pub use verify::GraphError;
 

@@ -41,6 +41,21 @@ impl Step {
         self.zero_point
     }
 
+    /// Lowest and highest code.
+    pub fn codes(&self) -> (i32, i32) {
+        (self.low, self.high)
+    }
+
+    /// How quotients become integers.
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
+    }
+
+    /// How quotients are formed.
+    pub fn division(&self) -> Division {
+        self.division
+    }
+
     /// The code of a number; the zero point of NaN.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
