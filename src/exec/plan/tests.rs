@@ -159,6 +159,7 @@ fn chain(scales: usize, change: impl Fn(&mut Graph, [ValueId; 4])) -> (Graph, [V
     let conv = add(&mut g, "Conv", Attrs::new().ints("pads", [1, 1, 1, 1]), &[x, w]);
     let relu = add(&mut g, "Relu", Attrs::new(), &[conv]);
     let attrs = Attrs::new().str("state", "validation").floats("scale", &vec![0.1; scales]);
+    let attrs = attrs.ints("zero_point", vec![0; scales]);
     let attrs = if scales > 1 { attrs.int("axis", 1) } else { attrs };
     let first = add(&mut g, "FakeQuant", attrs.clone(), &[relu]);
     let second = add(&mut g, "FakeQuant", attrs, &[first]);
