@@ -1,34 +1,32 @@
-//! Speed of the executors: images per second for each model and device, GFLOP/s of products and convolutions, the ratio
-//! to ONNX Runtime measured in the same run, and what observing every tensor of a model costs.
+//! Speed of the executors: images per second for each model and device, GFLOP/s of products and convolutions, GB/s of
+//! quantizers, and the ratio to ONNX Runtime measured in the same run.
 //!
-//! `cargo bench [-- FILTER]`. The peer is run by the Python that `SAMEBIT_PEER_PYTHON` names, with the packages of
+//! `cargo bench --bench speed [-- FILTER]`. The peer is run by the Python that `SAMEBIT_PEER_PYTHON` names, with the packages of
 //! `benches/peers/requirements.txt`; without it the ratio is left out. Models are the bundled one, a ResNet-18 shape
 //! (written by `scripts/resnet18_shapes.py`) and every model of `shared/data/models` beside the checkout, if there.
 //! Inputs are random: decoding and preprocessing are not measured.
 
+mod common;
+
+use common::{devices, model_files, peer_python, random_inputs, short, wanted};
 use samebit::exec::Engine;
-use samebit::gpu::{Choice, Device};
+use samebit::gpu::Device;
 use samebit::graph::attrs::Input;
 use samebit::graph::sample::{Fill, Rng, SampleInput};
-use samebit::graph::{Attrs, Graph, Reader, Source, ValueId};
+use samebit::graph::{Attrs, Graph, Reader, Source, Stage, ValueId};
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::ops;
-use samebit::tensor::{DType, Dim, Tensor, TensorType};
-use std::path::{Path, PathBuf};
+use samebit::tensor::{DType, TensorType};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn main() {
-    let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let wanted = |name: &str| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()));
-    let devices: Vec<Device> =
-        [Choice::Cpu, Choice::Gpu].iter().filter_map(|c| Device::open(c).ok()).collect();
-    for d in &devices {
-        println!("device: {d}");
-    }
+    let wanted = wanted();
+    let devices = devices();
     kernels(&devices, &wanted);
+    passes(&devices, &wanted);
     models(&devices, &wanted);
-    observing(&devices, &wanted);
 }
 
 /// Median of the seconds that `f` takes, over at least three runs and about a second.
@@ -120,27 +118,39 @@ fn kernels(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
     }
 }
 
-fn model_files() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut out = vec![root.join("assets/quickstart/digits.onnx")];
-    let resnet = root.join("target/resnet18.onnx");
-    if !resnet.exists()
-        && let Some(python) = peer_python()
-    {
-        let script = root.join("scripts/resnet18_shapes.py");
-        let done = Command::new(python).arg(script).arg(&resnet).status();
-        if !done.is_ok_and(|s| s.success()) {
-            println!("scripts/resnet18_shapes.py did not run (it needs the package onnx): no ResNet-18");
+/// Bytes per second of one pass of a quantizer over memory, read and written, and of the least that a pass can do. The
+/// time of one is the difference of two chains, so that what is transferred does not count.
+fn passes(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
+    const ELEMENTS: usize = 4 << 20;
+    println!("\npass over 4M elements, device, GB/s (median)");
+    let attrs = |op| match op {
+        "FakeQuant" => {
+            Attrs::new().str("state", "validation").floats("scale", &[0.01]).ints("zero_point", [0])
+        }
+        _ => Attrs::new(),
+    };
+    for op in ["FakeQuant", "Neg"].into_iter().filter(|op| wanted(&format!("pass {op}"))) {
+        for device in devices {
+            let [one, nine] = [1, 9].map(|n| {
+                let mut g = one_op(op, attrs(op), &[&[ELEMENTS]]);
+                g.stage = Stage::FakeQuant;
+                let op = g.nodes()[0].op.clone();
+                for i in 1..n {
+                    let (name, v) = (format!("op{i}"), g.outputs[0]);
+                    g.outputs = g.add_node(name, None, op.clone(), &[v], &[format!("y{i}")]).expect("fits");
+                }
+                // Tapped values cost nothing on the CPU, and keep it from applying all quantizers in one pass.
+                let values = g.nodes().iter().flat_map(|n| n.outputs.clone());
+                let taps: Vec<ValueId> = values.filter(|_| matches!(device, Device::Cpu)).collect();
+                let x = [SampleInput::f32([ELEMENTS]).draw(&mut Rng::new(2))];
+                let mut engine = Engine::new(g, device);
+                median(|| drop(engine.run(&x, &taps).expect("runs")))
+            });
+            #[allow(clippy::cast_precision_loss, reason = "a rate")]
+            let bytes = (8 * 8 * ELEMENTS) as f64;
+            println!("pass {op}, {}, {:.1}", short(device), bytes / (nine - one) / 1e9);
         }
     }
-    out.extend(resnet.exists().then_some(resnet));
-    let shared = std::env::var_os("SAMEBIT_SHARED").map_or_else(|| root.join("../shared"), PathBuf::from);
-    if let Ok(dir) = std::fs::read_dir(shared.join("data/models")) {
-        let mut models: Vec<PathBuf> = dir.flatten().map(|e| e.path()).collect();
-        models.sort();
-        out.extend(models);
-    }
-    out
 }
 
 fn models(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
@@ -172,41 +182,6 @@ fn models(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
     }
 }
 
-/// What statistics of every f32 tensor of a model cost.
-fn observing(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
-    println!("\nmodel, batch, device, seconds of a run, ratio of observing all its tensors to it (medians)");
-    for path in model_files() {
-        let name = format!("observe {}", path.file_stem().unwrap_or_default().to_string_lossy());
-        let Some(graph) = load_model(&path, &ImportOptions::default()).ok().filter(|_| wanted(&name)) else {
-            continue;
-        };
-        let outputs = graph.nodes().iter().flat_map(|n| &n.outputs).chain(&graph.inputs);
-        let floats: Vec<ValueId> =
-            outputs.copied().filter(|v| graph.value(*v).ty.dtype == DType::F32).collect();
-        let batches: &[usize] = if graph.is_batched() { &[1, 8] } else { &[1] };
-        for &batch in batches {
-            let inputs = random_inputs(&graph, batch);
-            for device in devices {
-                let mut engine = Engine::new(graph.clone(), device);
-                let plain = median(|| drop(engine.run(&inputs, &[]).expect("runs")));
-                engine.watch(&floats).expect("f32, no constants");
-                let seconds = median(|| drop(engine.observe(&inputs).expect("runs")));
-                println!("{name}, {batch}, {}, {plain:.4}, {:.2}", short(device), seconds / plain);
-            }
-        }
-    }
-}
-
-fn random_inputs(graph: &Graph, batch: usize) -> Vec<Tensor> {
-    let mut rng = Rng::new(3);
-    let draw = |id: &ValueId| {
-        let ty = &graph.value(*id).ty;
-        let shape: Vec<usize> = ty.shape.iter().map(|d: &Dim| d.at(batch).expect("small")).collect();
-        SampleInput::of(shape, Fill::Range(0.0, 1.0)).draw(&mut rng)
-    };
-    graph.inputs.iter().map(draw).collect()
-}
-
 fn images_per_second(graph: &Graph, device: &Device, batch: usize) -> f64 {
     let inputs = random_inputs(graph, batch);
     let mut engine = Engine::new(graph.clone(), device);
@@ -216,10 +191,6 @@ fn images_per_second(graph: &Graph, device: &Device, batch: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
     let frames = batch as f64;
     frames / seconds
-}
-
-fn peer_python() -> Option<PathBuf> {
-    std::env::var_os("SAMEBIT_PEER_PYTHON").map(PathBuf::from)
 }
 
 /// ONNX Runtime's images per second with as many threads as ours.
@@ -234,11 +205,4 @@ fn peer(model: &Path, batch: usize) -> Option<f64> {
         .ok()?;
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
     line.get("images_per_second")?.as_f64()
-}
-
-fn short(device: &Device) -> String {
-    match device {
-        Device::Cpu => "cpu".to_owned(),
-        Device::Gpu(gpu) => gpu.adapter.name.clone(),
-    }
 }

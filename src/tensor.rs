@@ -420,11 +420,11 @@ impl Tensor {
         &self.data
     }
 
-    /// The elements of an f32 tensor, where no other tensor shares them.
-    pub fn f32s_mut(&mut self) -> Option<&mut [f32]> {
+    /// The elements of an f32 tensor to be changed; a copy of them where another tensor shares them. Panics on another type.
+    pub fn f32s_mut(&mut self) -> &mut [f32] {
         match &mut self.data {
-            Data::F32(v) => Arc::get_mut(v).map(Vec::as_mut_slice),
-            _ => None,
+            Data::F32(v) => Arc::make_mut(v).as_mut_slice(),
+            _ => panic!("the type was checked"),
         }
     }
 

@@ -64,6 +64,26 @@ fn a_calibrated_model_keeps_its_accuracy_and_four_bits_do_not() {
 }
 
 #[test]
+fn the_memory_that_it_took_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (stats, out) = (dir.path().join("s"), dir.path().join("g"));
+    let (stats, out) = (text(&stats), text(&out));
+    let of_batch = |n: &str| json(0, &["calibrate", MODEL, "--data", CALIB, "--batch", n, "-o", out]);
+    let [one, eight] = ["1", "8"].map(of_batch);
+    let arena = |v: &Value| v["arena_bytes"].as_u64().expect("a number");
+    assert!(arena(&one) >= 64 * 4, "{one}");
+    assert_eq!(arena(&eight), 8 * arena(&one), "tensors of eight frames");
+    let shard = ["--shard", "0/2", "--stats", stats, "--batch", "8"];
+    let shard = json(0, &[&["calibrate", MODEL, "--data", CALIB][..], &shard].concat());
+    assert_eq!(arena(&shard), arena(&eight));
+    for v in [&one, &eight, &shard] {
+        let told = v["host_bytes"].as_u64();
+        assert_eq!(told.is_some(), cfg!(target_os = "linux"), "{v}");
+        assert!(told.is_none_or(|bytes| bytes > arena(v) && bytes < 1 << 30), "{v}");
+    }
+}
+
+#[test]
 fn another_observer_needs_no_data() {
     let dir = tempfile::tempdir().expect("a folder");
     let (stats, direct, later) = (dir.path().join("s"), dir.path().join("d.g"), dir.path().join("l.g"));
@@ -320,5 +340,54 @@ fn a_model_with_quantizers_keeps_its_scales_and_observes_what_is_missing() {
     refused(
         &["calibrate", text(&partly), "--data", CALIB, "--config", text(&toml), "-o", text(&out)],
         &["has quantizers already"],
+    );
+}
+
+#[test]
+fn a_moving_average_follows_the_frames_in_order_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let data = |name: &str, highs: &[f32]| {
+        let frame = |h: &f32| std::iter::once(*h).chain([0.0; 63]).collect::<Vec<f32>>();
+        let x = Tensor::from_f32([highs.len(), 1, 8, 8], highs.iter().flat_map(frame).collect());
+        write_npy(&d.join(name), &x).expect("writes");
+        d.join(name)
+    };
+    let (up, down) = (data("up.npy", &[1.0, 2.0, 4.0]), data("down.npy", &[4.0, 2.0, 1.0]));
+    let (out, toml) = (d.join("g"), d.join("q.toml"));
+    std::fs::write(&toml, "observer = { moving_average = 0.5 }").expect("writes");
+    let scale = |data: &Path, more: &[&str]| -> f64 {
+        let args = ["calibrate", MODEL, "--data", text(data), "-o", text(&out)];
+        let v = json(0, &[&args, more].concat());
+        let all = v["quantizers"].as_array().expect("a list");
+        let input = all.iter().find(|q| q["role"] == "input").expect("one");
+        assert_eq!(input["observer"].as_str().map(|o| o.starts_with("moving_average")), Some(true));
+        input["scale"][0].as_f64().expect("a scale")
+    };
+    let of = |high: f64| f64::from((high / 127.5) as f32);
+    let moving = ["--observer", "moving_average=0.5"];
+    // 1, 1.5, 2.75 whatever runs together; 2, 3 by twos; 4, 3, 2.
+    assert_eq!(scale(&up, &moving), of(2.75));
+    assert_eq!(scale(&up, &["--config", text(&toml)]), of(2.75));
+    assert_eq!(scale(&up, &[&moving[..], &["--batch", "2"]].concat()), of(3.0));
+    assert_eq!(scale(&down, &moving), of(2.0));
+    assert_eq!(scale(&up, &["--observer", "moving_average"]), of(f64::from(1.01f32 + 0.01 * (4.0 - 1.01))));
+    let stats = d.join("s");
+    json(0, &["calibrate", MODEL, "--data", text(&up), "--stats", text(&stats), "-o", text(&out)]);
+    let base = ["calibrate", MODEL, "--observer", "moving_average"];
+    let (up, stats, shard, out) = (text(&up), text(&stats), d.join("p"), text(&out));
+    for more in [
+        &["--from-stats", stats, "-o", out][..],
+        &["--data", up, "--stats", stats, "--resume", "-o", out],
+        &["--data", up, "--stats", text(&shard), "--shard", "0/2"],
+    ] {
+        refused(
+            &[&base, more].concat(),
+            &["a moving average depends on the order of the frames", "take minmax"],
+        );
+    }
+    refused(
+        &["calibrate", MODEL, "--data", up, "--observer", "moving_average=0", "-o", out],
+        &["moving_average[=C]"],
     );
 }

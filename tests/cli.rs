@@ -79,6 +79,8 @@ fn quickstart_runs_and_agrees_with_itself() {
     for s in stages {
         assert!(s["metrics"]["top1"].as_f64().expect("a number") > 0.97, "{s}");
     }
+    let last = stages.last().expect("stages");
+    assert_eq!((&last["stage"], &last["frames"]), (&"fake-quant".into(), &797.into()));
 }
 
 #[test]
@@ -88,6 +90,8 @@ fn quickstart_keeps_its_files_when_asked() {
     json(0, &["quickstart", "--out", text(&out)]);
     let v = json(0, &["eval", text(&out.join("digits.onnx")), "--data", text(&out.join("calib.toml"))]);
     assert_eq!(v["models"][0]["frames"], 200);
+    let kept = json(0, &["print", text(&out.join("digits.fake-quant.samebit"))]);
+    assert_eq!(kept["stage"], "fake-quant");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Data that claims to be much more than it is: refused, or read as far as it is wanted, in little memory.
 
+#[path = "support/allocations.rs"]
+mod allocations;
 mod support;
 
+use allocations::peak;
 use samebit::analysis::eval::{Candidate, EvalOptions, eval};
 use samebit::analysis::partial::{PartOptions, eval_part};
 use samebit::data::shards::Shard;
@@ -10,47 +13,11 @@ use samebit::error::Error;
 use samebit::gpu::Device;
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::tensor::{DType, Dim, TensorType};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use support::binary::{refused, text};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
-
-/// The system's allocator, which counts what is allocated now and what was at most.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-#[allow(unsafe_code, reason = "the only way to see allocations")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Most bytes that `f` had allocated at once.
-fn peak<T>(f: impl FnOnce() -> T) -> (usize, T) {
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let out = f();
-    (PEAK.load(Ordering::Relaxed).saturating_sub(before), out)
-}
 
 /// An archive of an array `x` of zeros.
 fn bomb(dir: &Path, name: &str, descr: &str, fortran: bool, shape: &[usize]) -> PathBuf {

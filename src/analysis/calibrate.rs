@@ -1,15 +1,19 @@
 //! Calibration: one pass over a data set, from which every quantizer gets its parameters.
 
+mod numbers;
+
+use super::moving::Moving;
 use super::statistics::{Skipped, Statistics};
 use crate::data::shards::{Provenance, Shard};
-use crate::data::{Batch, BoundDataset, DataError, Dataset, Loader, LoaderOptions};
+use crate::data::{BoundDataset, DataError, Dataset, Loader, LoaderOptions};
 use crate::error::Error;
 use crate::exec::Engine;
 use crate::gpu::Device;
 use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId, file};
-use crate::observers::{self, FrameStats, Observer, Summary};
+use crate::observers::{self, Observer, Summary};
 use crate::ops::fake_quant;
 use crate::passes::fuse;
+use crate::passes::internals::exposed;
 use crate::passes::prepare::Prepared;
 use crate::quant::{Origin, QParams, Quantizer, Range, Role, State, power_of_two};
 use crate::tensor::{DType, Tensor};
@@ -34,6 +38,8 @@ pub struct PassOptions {
     pub stats: Option<PathBuf>,
     /// Go on with that file, if there is one; otherwise there must not be one.
     pub resume: bool,
+    /// The observers whose ranges will be asked for: some want the frames in order.
+    pub observers: Vec<String>,
 }
 
 /// What a pass over the data found, and what it did.
@@ -41,12 +47,16 @@ pub struct PassOptions {
 pub struct Observed {
     /// The summaries.
     pub statistics: Statistics,
+    /// What depends on the order of the frames; empty where the summaries are from a file.
+    pub moving: Moving,
     /// Time of the runs, without decoding.
     pub busy: Duration,
     /// Frames that ran now; fewer where others were taken from a file.
     pub timed: usize,
     /// Device dispatches.
     pub dispatches: u64,
+    /// Bytes that tensors took at once (see [`crate::exec::Observed::arena_bytes`]); 0 where nothing ran.
+    pub arena_bytes: u64,
     /// Nodes that ran on the CPU although a GPU was asked for, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
     /// What should be known: a halved batch.
@@ -54,6 +64,32 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Of no data, for a graph whose scales are given.
+    pub fn nothing() -> Observed {
+        let provenance = Provenance {
+            models: Vec::new(),
+            preprocessing: String::new(),
+            samples: String::new(),
+            contents: String::new(),
+            count: 0,
+            options: BTreeMap::new(),
+        };
+        Observed::new(Statistics::new(provenance, Shard::WHOLE.into(), []), Moving::default())
+    }
+
+    fn new(statistics: Statistics, moving: Moving) -> Observed {
+        Observed {
+            statistics,
+            moving,
+            busy: Duration::ZERO,
+            timed: 0,
+            dispatches: 0,
+            arena_bytes: 0,
+            cpu_ops: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Statistics that were made before, of the same float graph.
     ///
     /// # Errors
@@ -65,14 +101,7 @@ impl Observed {
             let what = "holds statistics of another model".to_owned();
             return Err(DataError::new(path, what).help("calibrate this one with --data").into());
         }
-        Ok(Observed {
-            statistics,
-            busy: Duration::ZERO,
-            timed: 0,
-            dispatches: 0,
-            cpu_ops: Vec::new(),
-            warnings: Vec::new(),
-        })
+        Ok(Observed::new(statistics, Moving::default()))
     }
 }
 
@@ -106,7 +135,11 @@ pub fn observe(
 ) -> Result<Observed, Error> {
     let hash = file::digest(graph).map_err(|e| Error::Usage(e.to_string()))?;
     let provenance = Provenance::new(vec![hash], data, [])?;
-    let values = watched(graph);
+    // What lies inside composite operators is observed, too, whatever the configuration will quantize.
+    let mut values = watched(graph);
+    let (graph, inside) = exposed(graph).map_err(|e| Error::Usage(e.to_string()))?;
+    let graph = &graph;
+    values.extend(inside);
     let names: Vec<String> = values.iter().map(|v| graph.value(*v).name.clone()).collect();
     let shard = options.shard.unwrap_or(Shard::WHOLE);
     let fresh = Statistics::new(provenance, shard.into(), names.iter().cloned());
@@ -122,14 +155,15 @@ pub fn observe(
     if let Some(n) = options.batch {
         engine = engine.with_batch(n);
     }
-    let mut out = Observed {
-        statistics: stats.clone(),
-        busy: Duration::ZERO,
-        timed: 0,
-        dispatches: 0,
-        cpu_ops: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let observers = options.observers.iter().map(String::as_str);
+    let moving = Moving::new(observers, &names, options.batch.unwrap_or(1));
+    let moving = moving.map_err(|e| Error::Usage(e.to_string()))?;
+    if !moving.is_empty() && (options.shard.is_some() || before > 0) {
+        let what =
+            "a moving average depends on the order of the frames: it has no shards and cannot be resumed";
+        return Err(Error::Usage(format!("{what}; run the whole data at once, or take minmax")));
+    }
+    let mut out = Observed::new(stats.clone(), moving);
     let mut saving = Saving { path: options.stats.as_deref(), last: Instant::now(), cost: Duration::ZERO };
     // At once, so that a file that cannot be written is seen before hours of work.
     saving.save(&stats)?;
@@ -163,8 +197,10 @@ pub fn observe(
             out.busy += start.elapsed();
             out.timed += batch.frames();
             out.dispatches += seen.dispatches;
+            out.arena_bytes = out.arena_bytes.max(seen.arena_bytes);
             out.cpu_ops = seen.cpu_ops;
-            check_numbers(&mut engine, batch, &values, &seen.frames)?;
+            numbers::check(&mut engine, batch, &values, &seen.frames)?;
+            out.moving.observe(&names, &seen.frames);
         }
         stats.done = before + loader.frames() + loader.skipped().len();
         let known = stats.skipped.len();
@@ -237,58 +273,6 @@ impl Saving<'_> {
     }
 }
 
-/// Stops at the first frame with a number that is none, and finds the node that made it.
-fn check_numbers(
-    engine: &mut Engine,
-    batch: &Batch,
-    values: &[ValueId],
-    frames: &[Vec<FrameStats>],
-) -> Result<(), Error> {
-    let bad = |f: &FrameStats| f.nans + f.infinities > 0;
-    let first = frames.iter().filter_map(|of_value| of_value.iter().position(bad)).min();
-    let Some(frame) = first.filter(|f| *f < batch.frames()) else { return Ok(()) };
-    let graph = engine.graph().clone();
-    // The watched tensors skip what lies inside groups: the frame once more, with every tensor looked at.
-    let all: Vec<ValueId> = graph.nodes().iter().flat_map(|n| n.outputs.iter().copied()).collect();
-    let all: Vec<ValueId> = all.into_iter().filter(|v| graph.value(*v).ty.dtype == DType::F32).collect();
-    let trace = engine.run(&batch.inputs, &all)?;
-    let numbers = |t: &Tensor| {
-        let rows = batch.inputs.first().map_or(1, |i| i.shape().first().copied().unwrap_or(1));
-        let per_frame = t.shape().first() == Some(&rows);
-        let len = if per_frame { t.len() / rows.max(1) } else { t.len() };
-        let x = t.f32s();
-        let x = if per_frame { &x[frame * len..(frame + 1) * len] } else { x };
-        let nans = x.iter().filter(|v| v.is_nan()).count();
-        (nans, x.iter().filter(|v| v.is_infinite()).count())
-    };
-    let id = batch.ids.get(frame).map_or("", String::as_str);
-    let inputs = graph.inputs.iter().zip(&batch.inputs).filter(|(_, t)| t.dtype() == DType::F32);
-    for (v, t) in inputs {
-        let (nans, infinities) = numbers(t);
-        if nans + infinities > 0 {
-            return Err(Error::Usage(format!(
-                "frame {id:?}: input {:?} holds {nans} NaN and {infinities} infinite numbers: look at the data and its preprocessing",
-                graph.value(*v).name
-            )));
-        }
-    }
-    for node in graph.nodes() {
-        for v in node.outputs.iter().filter(|v| trace.values.contains_key(v)) {
-            let (nans, infinities) = numbers(&trace.values[v]);
-            if nans + infinities > 0 {
-                return Err(Error::Usage(format!(
-                    "frame {id:?}: node {} {} is the first to make numbers that are none: {nans} NaN and {infinities} infinite in {:?}; nothing can be calibrated on them",
-                    node.id,
-                    node.label(),
-                    graph.value(*v).name
-                )));
-            }
-        }
-    }
-    let which = frames.iter().position(|f| f.get(frame).is_some_and(bad)).map_or(values[0], |i| values[i]);
-    Err(Error::Usage(format!("frame {id:?}: {:?} holds NaN or infinity", graph.value(which).name)))
-}
-
 /// What became of a quantizer.
 #[derive(Clone, Debug)]
 pub struct QuantizerReport {
@@ -315,12 +299,16 @@ pub struct Calibrated {
     pub quantizers: Vec<QuantizerReport>,
 }
 
-/// Gives every quantizer without parameters its parameters: those of constants from their values, the others from the
-/// statistics.
+/// Gives every quantizer without parameters its parameters: those of constants from their values, the others from what
+/// was observed of tensors, by name.
 ///
 /// # Errors
-/// Statistics that miss a tensor or hold no numbers of it, an observer that cannot be.
-pub fn fill(prepared: &Prepared, statistics: &Statistics) -> Result<Calibrated, Error> {
+/// Tensors that were not observed or have no numbers, an observer that cannot be.
+pub fn fill(
+    prepared: &Prepared,
+    summaries: &BTreeMap<String, Summary>,
+    moving: &Moving,
+) -> Result<Calibrated, Error> {
     let mut graph = prepared.graph.clone();
     let mut parsed: HashMap<String, Box<dyn Observer>> = HashMap::new();
     let mut reports = Vec::new();
@@ -330,9 +318,10 @@ pub fn fill(prepared: &Prepared, statistics: &Statistics) -> Result<Calibrated, 
         let (id, name) = (node.id, node.name.clone());
         let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("quantizer {id} {name:?}: {e}"));
         let constant = graph.value(node.inputs[0]).constant.clone();
+        let tensor = prepared.observed.get(&id);
         let summary = match &constant {
             Some(t) => Some(summary_of(t)),
-            None => prepared.observed.get(&id).and_then(|v| statistics.tensors.get(v)).cloned(),
+            None => tensor.and_then(|v| summaries.get(v)).cloned(),
         };
         let mut q = q;
         let mut warning = None;
@@ -341,7 +330,11 @@ pub fn fill(prepared: &Prepared, statistics: &Statistics) -> Result<Calibrated, 
             if !parsed.contains_key(&text) {
                 parsed.insert(text.clone(), observers::parse(&text).map_err(|e| wrong(&e))?);
             }
-            let found = parameters(&q, parsed[&text].as_ref(), constant.as_ref(), summary.as_ref());
+            let observer = parsed[&text].as_ref();
+            let found = match tensor.and_then(|t| moving.range(&text, t)) {
+                Some(range) => from_ranges(&q, &[range]),
+                None => parameters(&q, observer, constant.as_ref(), summary.as_ref()),
+            };
             let params = found.map_err(|e| wrong(&e))?;
             let zero = summary.as_ref().and_then(Summary::range).is_some_and(|r| r.absmax() == 0.0);
             warning = zero.then(|| "its tensor is zero everywhere: scale 1".to_owned());
@@ -377,10 +370,16 @@ fn parameters(
     let ranges = match (constant, spec.axis, summary) {
         (Some(t), Some(axis), _) => observers::channel_ranges(observer, t, axis, spec.dtype, spec.scheme)?,
         (_, _, Some(s)) => vec![observer.range(s, spec.dtype, spec.scheme)?],
-        _ => return Err("the statistics do not hold its tensor".into()),
+        _ => return Err("its tensor was not observed".into()),
     };
+    from_ranges(q, &ranges)
+}
+
+/// Parameters from the range of a tensor, or of each index of the quantizer's axis.
+fn from_ranges(q: &Quantizer, ranges: &[Range]) -> Result<QParams, Box<dyn std::error::Error>> {
+    let spec = &q.spec;
     let params = match spec.axis {
-        Some(axis) => spec.scheme.per_channel(&ranges, spec.dtype, axis)?,
+        Some(axis) => spec.scheme.per_channel(ranges, spec.dtype, axis)?,
         None => spec.scheme.per_tensor(ranges[0], spec.dtype)?,
     };
     let params = if spec.power_of_two {

@@ -79,10 +79,16 @@ pub struct Known<'a> {
 }
 
 /// Checks a graph.
+///
+/// # Panics
+/// A graph that does not verify.
 pub fn check(graph: &Graph, known: Known) -> Report {
-    let c = Checker::new(graph, known);
+    let layers = graph.clone().without_internals().expect("a verified graph");
+    let c = Checker::new(&layers, known);
+    let mut outputs = c.outputs();
+    outputs.rows.extend(sections::internals(graph));
     let sections =
-        vec![c.unfused(), c.shared(), c.dtypes(true), c.dtypes(false), c.outputs(), c.weights(), c.unusual()];
+        vec![c.unfused(), c.shared(), c.dtypes(true), c.dtypes(false), outputs, c.weights(), c.unusual()];
     let mut findings = Vec::new();
     c.double_quantization(&mut findings);
     c.float_inputs(&mut findings);
@@ -92,7 +98,7 @@ pub fn check(graph: &Graph, known: Known) -> Report {
     c.mixed_ranges(&mut findings);
     c.parts(&mut findings);
     c.steep(&mut findings);
-    c.states(&mut findings);
+    findings::states(graph, &mut findings);
     for f in known.forced {
         findings.push(Finding {
             rule: "rule-without-effect",

@@ -3,7 +3,9 @@
 pub mod calibrate;
 pub mod check;
 pub mod eval;
+pub mod moving;
 pub mod partial;
 pub mod profile;
+pub mod ranges;
 mod running;
 pub mod statistics;

@@ -4,12 +4,13 @@ use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{Observed, PassOptions, QuantizerReport, fill, is_constant, observe};
+use crate::analysis::ranges::{Applied, Ranges};
 use crate::analysis::statistics::Statistics;
 use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::graph::{Graph, Stage, file};
+use crate::graph::{Graph, NodeId, Stage, file};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
 use crate::passes::prepare::{Prepared, calibration_graph, prepare, recalibration};
@@ -22,7 +23,7 @@ pub(super) struct CalibrateArgs {
     /// Float model, or one with quantizers, of which those with scales keep them: ONNX or a graph file
     model: PathBuf,
     /// Data set to calibrate on: a TOML file, a folder of images, a list of images (.txt), an npy or npz
-    #[arg(long, value_name = "DATA", required_unless_present = "from_stats")]
+    #[arg(long, value_name = "DATA", required_unless_present_any = ["from_stats", "ranges"])]
     data: Option<PathBuf>,
     /// Quantization configuration (TOML): preset and rules
     #[arg(long, value_name = "FILE")]
@@ -33,7 +34,12 @@ pub(super) struct CalibrateArgs {
     /// Consistency level (overrides the configuration)
     #[arg(long, value_name = "0..4", value_parser = clap::value_parser!(u8).range(0..=4))]
     consistency: Option<u8>,
-    /// What finds ranges (overrides the configuration): minmax, percentile=99.99, mse, kl, mix, clip_std=3, norm=2,4.5
+    /// Take the scales of the tensors that this JSON file names (see `save-ranges`), whatever the configuration says of
+    /// them; the others are observed
+    #[arg(long, value_name = "FILE", conflicts_with = "shard")]
+    ranges: Option<PathBuf>,
+    /// What finds ranges (overrides the configuration): minmax, percentile=99.99, mse, kl, mix, clip_std=3, norm=2,4.5,
+    /// or moving_average=0.01, which follows the frames in order, --batch at a time if given, else one
     #[arg(long, value_name = "NAME")]
     observer: Option<String>,
     /// Use the first N samples only
@@ -68,7 +74,7 @@ pub(super) struct CalibrateArgs {
 
 impl CalibrateArgs {
     pub(super) fn files(&self) -> Files<'_> {
-        let given = [&self.config, &self.data, &self.from_stats];
+        let given = [&self.config, &self.data, &self.from_stats, &self.ranges];
         let files =
             given.into_iter().flatten().fold(Files::default().reads(&self.model), |f, path| f.reads(path));
         files.keeps("--stats", self.stats.as_deref()).writes("-o", self.output.as_deref())
@@ -80,15 +86,22 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
         return Err(Error::Usage("--batch and --limit must be at least 1".into()));
     }
     let config = config(args)?;
+    let given = args.ranges.as_deref().map(Ranges::load).transpose().map_err(Error::Usage)?;
     let loaded = args.cut.load_one(&args.model)?;
+    let mut applied = Applied::default();
     let (graph, prepared) = if loaded.stage == Stage::Float {
-        let graph = calibration_graph(loaded).map_err(|e| about(args, &e))?;
+        let graph = calibration_graph(loaded.clone()).map_err(|e| about(args, &e))?;
         // Rules that match nothing are seen before the data is run.
-        let prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+        let mut prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+        if let (Some(given), Some(path)) = (&given, &args.ranges) {
+            let done = given.apply(&mut prepared.graph, &loaded);
+            applied = done.map_err(|e| Error::Usage(format!("{}: {e}", path.display())))?;
+        }
         (graph, prepared)
     } else {
-        if args.config.is_some() {
-            let what = "has quantizers already, which rules would move: calibrate the float model with them";
+        if args.config.is_some() || args.ranges.is_some() {
+            let what =
+                "has quantizers already, which --config and --ranges would change: calibrate the float model";
             return Err(Error::Usage(format!("{}: {what}", args.model.display())));
         }
         recalibration(loaded, args.observer.as_deref()).map_err(|e| about(args, &e))?
@@ -96,8 +109,11 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     let device = Device::open(&args.common.device)?;
     let observed = match (&args.from_stats, &args.data) {
         (Some(path), _) => Observed::from_file(path, &graph)?,
-        (None, Some(path)) => pass(args, &graph, &device, path)?,
-        (None, None) => return Err(Error::Usage("--data or --from-stats is needed".into())),
+        (None, Some(path)) => pass(args, &config, &graph, &device, path)?,
+        (None, None) => {
+            all_given(&prepared)?;
+            Observed::nothing()
+        }
     };
     let statistics = &observed.statistics;
     let Some(output) = &args.output else {
@@ -106,14 +122,17 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     if let Some(missing) = statistics.missing() {
         return Err(Error::Usage(format!("the statistics are incomplete: {missing}")));
     }
-    if statistics.frames() == 0 {
+    let ran = args.data.is_some() || args.from_stats.is_some();
+    if ran && statistics.frames() == 0 {
         return Err(Error::Usage("no frame could be read: there is nothing to calibrate on".into()));
     }
-    let calibrated = fill(&prepared, statistics)?;
+    let calibrated = fill(&prepared, &statistics.tensors, &observed.moving)?;
     file::save(&calibrated.graph, output)
         .map_err(|source| Error::Save { path: output.clone(), source: Box::new(source) })?;
+    let warnings = warnings(&observed, &calibrated.quantizers, &applied);
     if !args.common.quiet {
         print(args, &prepared, &calibrated.quantizers, statistics);
+        warnings.iter().for_each(|w| show::remark(w));
     }
     let json = json!({
         "stage": calibrated.graph.stage.name(),
@@ -122,14 +141,19 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
         "seconds": observed.busy.as_secs_f64(),
         "device": device.to_string(),
         "dispatches": observed.dispatches,
+        "host_bytes": super::memory::peak_bytes(),
+        "arena_bytes": observed.arena_bytes,
         "cpu_ops": super::cpu_ops(&observed.cpu_ops),
         "quantizers": calibrated.quantizers.iter().map(quantizer_json).collect::<Vec<_>>(),
         "unfused": unfused(&graph, &prepared),
+        "composites": prepared.composites.iter().map(|c| json!({
+            "kind": c.kind, "id": c.node.0, "node": name_of(&calibrated.graph, c.node), "internals": c.internals,
+        })).collect::<Vec<_>>(),
         "forced": prepared.forced.iter().map(|f| json!({
             "node": f.node, "asked": f.asked.name(), "reason": f.reason,
         })).collect::<Vec<_>>(),
         "skipped": skipped(statistics),
-        "warnings": warnings(&observed, &calibrated.quantizers),
+        "warnings": warnings,
     });
     Ok(Outcome { json, not_good: !statistics.skipped.is_empty() && !args.allow_skips })
 }
@@ -164,6 +188,7 @@ fn config(args: &CalibrateArgs) -> Result<QuantConfig, Error> {
 
 fn pass(
     args: &CalibrateArgs,
+    config: &QuantConfig,
     graph: &Graph,
     device: &Device,
     path: &std::path::Path,
@@ -177,8 +202,13 @@ fn pass(
         data.notes().iter().for_each(|note| show::remark(note));
     }
     let samples = data.shard(args.shard.unwrap_or(Shard::WHOLE)).len();
-    let options =
-        PassOptions { batch: args.batch, shard: args.shard, stats: args.stats.clone(), resume: args.resume };
+    let options = PassOptions {
+        batch: args.batch,
+        shard: args.shard,
+        stats: args.stats.clone(),
+        resume: args.resume,
+        observers: config.observers().map(str::to_owned).collect(),
+    };
     let mut progress = show::Progress::new(args.common.quiet, "calibrate", samples);
     observe(graph, device, &data, &options, |done| progress.set(done))
 }
@@ -197,6 +227,8 @@ fn shard_outcome(args: &CalibrateArgs, observed: &Observed, device: &Device) -> 
         "seconds": observed.busy.as_secs_f64(),
         "device": device.to_string(),
         "dispatches": observed.dispatches,
+        "host_bytes": super::memory::peak_bytes(),
+        "arena_bytes": observed.arena_bytes,
         "cpu_ops": super::cpu_ops(&observed.cpu_ops),
         "shards": set.indices,
         "of": set.of,
@@ -209,13 +241,38 @@ fn skipped(statistics: &Statistics) -> Vec<Value> {
     statistics.skipped.iter().map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect()
 }
 
-fn warnings(observed: &Observed, quantizers: &[QuantizerReport]) -> Vec<String> {
+fn warnings(observed: &Observed, quantizers: &[QuantizerReport], applied: &Applied) -> Vec<String> {
+    const NAMED: usize = 5;
     let own = quantizers.iter().filter_map(|q| Some(format!("{} {}: {}", q.id, q.name, q.warning.as_ref()?)));
-    observed.warnings.iter().cloned().chain(own).collect()
+    let idle = (!applied.idle.is_empty()).then(|| {
+        let named = applied.idle.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if applied.idle.len() > NAMED { ", ..." } else { "" };
+        format!("--ranges: {} tensors of the file are not quantized here: {named}{more}", applied.idle.len())
+    });
+    observed.warnings.iter().cloned().chain(own).chain(idle).collect()
+}
+
+/// Refuses quantizers whose scale nothing gives.
+fn all_given(prepared: &Prepared) -> Result<(), Error> {
+    const NAMED: usize = 5;
+    let open = prepared.graph.nodes().iter().filter(|n| n.quantizer().is_some_and(|q| q.params.is_none()));
+    let open: Vec<&str> = open.filter_map(|n| prepared.observed.get(&n.id)).map(String::as_str).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let named = open[..open.len().min(NAMED)].join(", ");
+    let more = if open.len() > NAMED { format!(" and {} more", open.len() - NAMED) } else { String::new() };
+    Err(Error::Usage(format!(
+        "--ranges has no scale for {named}{more}: give --data, which they are observed on"
+    )))
+}
+
+fn name_of(graph: &Graph, id: NodeId) -> String {
+    graph.node(id).map(|n| n.name.clone()).unwrap_or_default()
 }
 
 fn unfused(graph: &Graph, prepared: &Prepared) -> Vec<Value> {
-    let name = |id| graph.node(id).map(|n| n.name.clone()).unwrap_or_default();
+    let name = |id| name_of(graph, id);
     let one = |u: &crate::passes::fuse::Unfused| {
         let nodes: Vec<String> = u.nodes.iter().map(|id| name(*id)).collect();
         json!({ "nodes": nodes, "reason": u.reason.text() })
@@ -234,6 +291,7 @@ fn quantizer_json(q: &QuantizerReport) -> Value {
         "scale": params.map(|p| p.scales().to_vec()).unwrap_or_default(),
         "zero_point": params.map(|p| p.zero_points().to_vec()).unwrap_or_default(),
         "axis": spec.axis,
+        "owner": spec.owner,
         "observer": spec.observer,
         "origin": q.quantizer.origin.name(),
         "min": q.range.map(|r| number(f64::from(r.low))),
@@ -276,11 +334,6 @@ fn print(args: &CalibrateArgs, prepared: &Prepared, quantizers: &[QuantizerRepor
     ));
     for f in &prepared.forced {
         show::remark(&format!("{}: {} was asked for: {}", f.node, f.asked, f.reason));
-    }
-    for q in quantizers {
-        if let Some(w) = &q.warning {
-            show::remark(&format!("{} {}: {w}", q.id, q.name));
-        }
     }
     for s in &statistics.skipped {
         show::remark(&format!("skipped {}: {}", s.sample, s.reason));

@@ -65,12 +65,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
         let prepared = prepare(&float, &config).map_err(|e| about(&e))?;
         let observed = match (&args.from_stats, &args.data) {
             (Some(path), _) => Some(Observed::from_file(path, &float)?),
-            (None, Some(path)) => Some(pass(args, &float, path, &mut device)?),
+            (None, Some(path)) => Some(pass(args, &config, &float, path, &mut device)?),
             (None, None) => None,
         };
         let statistics = observed.as_ref().map(|o| &o.statistics);
-        let graph = match statistics {
-            Some(s) => fill(&prepared, s)?.graph,
+        let graph = match &observed {
+            Some(o) => fill(&prepared, &o.statistics.tensors, &o.moving)?.graph,
             None => prepared.graph,
         };
         let known = Known { unfused: &prepared.unfused, forced: &prepared.forced, statistics };
@@ -120,6 +120,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
 
 fn pass(
     args: &CheckArgs,
+    config: &QuantConfig,
     graph: &Graph,
     path: &std::path::Path,
     used: &mut Option<String>,
@@ -131,7 +132,9 @@ fn pass(
     let device = Device::open(&args.common.device)?;
     *used = Some(device.to_string());
     let mut progress = show::Progress::new(args.common.quiet, "check", data.len());
-    observe(graph, &device, &data, &PassOptions::default(), |done| progress.set(done))
+    let observers = config.observers().map(str::to_owned).collect();
+    let options = PassOptions { observers, ..PassOptions::default() };
+    observe(graph, &device, &data, &options, |done| progress.set(done))
 }
 
 fn rows(header: &[&str], rows: &[Vec<String>]) -> Value {

@@ -6,6 +6,7 @@ mod devices;
 mod eval;
 mod files;
 mod import;
+mod memory;
 mod merge;
 mod model;
 mod print;
@@ -13,6 +14,7 @@ mod profile;
 mod quickstart;
 mod run;
 mod save_onnx;
+mod save_ranges;
 mod show;
 
 use crate::error::Error;
@@ -70,6 +72,8 @@ enum Command {
     Run(run::RunArgs),
     /// Write a graph as an ONNX model, quantizers as QuantizeLinear and DequantizeLinear
     SaveOnnx(save_onnx::SaveOnnxArgs),
+    /// Write the scales of a graph as JSON for ONNX Runtime's quantizer or AIMET; `calibrate --ranges` reads them
+    SaveRanges(save_ranges::SaveRangesArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -127,6 +131,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
         Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
+        Command::SaveRanges(a) => start(&a.common, a.files(), || save_ranges::run(&a)),
         Command::Quickstart(a) => start(&a.common, Files::default(), || quickstart::run(&a)),
     }
 }

@@ -5,7 +5,7 @@ use super::{ExecError, Trace};
 use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::{Dim, Tensor};
 use rayon::prelude::*;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Bytes of one tensor on the CPU: what a storage binding has at most anywhere, too.
 const TENSOR_BYTES: u64 = 2 << 30;
@@ -13,26 +13,20 @@ const TENSOR_BYTES: u64 = 2 << 30;
 /// Elements that one task changes in their place.
 const CHUNK: usize = 16 * 1024;
 
-/// What is called with each value.
-type Show<'a> = &'a mut dyn FnMut(ValueId, &Tensor);
-
 /// Runs a concrete graph (see [`Graph::at_batch`]) on the CPU.
 #[derive(Debug)]
 pub struct CpuExecutor {
     graph: Graph,
-    /// For each node, the values that nobody needs after it.
-    dead_after: Vec<Vec<ValueId>>,
-    /// For each node, those that may be applied to its result in its place.
-    tails: Vec<Vec<Tail>>,
+    /// What a run without taps does.
+    schedule: Schedule,
     scratch: Scratch,
 }
 
 impl CpuExecutor {
     /// Prepares a graph whose types are all concrete.
     pub fn new(graph: Graph) -> Self {
-        let dead_after = dead_after(&graph);
-        let tails = tails(&graph, |_| true, &graph.outputs.iter().copied().collect());
-        CpuExecutor { graph, dead_after, tails, scratch: Scratch::new() }
+        let schedule = schedule(&graph, graph.outputs.iter().copied());
+        CpuExecutor { graph, schedule, scratch: Scratch::new() }
     }
 
     /// Runs once. Inputs in the graph's order; `taps` are values wanted beside the outputs.
@@ -40,30 +34,40 @@ impl CpuExecutor {
     /// # Errors
     /// Inputs that do not fit, and what an operator finds in its data (an index outside its axis).
     pub fn run(&self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
-        self.walk(inputs, taps, None)
+        if taps.is_empty() {
+            return self.walk(&self.schedule, inputs, taps, &mut |_, _| {});
+        }
+        let all = self.graph.outputs.iter().chain(taps).copied();
+        self.walk(&schedule(&self.graph, all), inputs, taps, &mut |_, _| {})
     }
 
-    /// Runs once and shows each value, inputs first, as soon as it is there.
+    /// Runs once and shows each value, inputs first, as soon as it is there. Gives the bytes of tensors that are alive at
+    /// once, constants apart.
     ///
     /// # Errors
     /// As [`CpuExecutor::run`].
-    pub(super) fn watch(&self, inputs: &[Tensor], show: Show<'_>) -> Result<(), ExecError> {
-        self.walk(inputs, &[], Some(show)).map(drop)
+    pub(super) fn watch(
+        &self,
+        inputs: &[Tensor],
+        show: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<u64, ExecError> {
+        let schedule =
+            schedule(&self.graph, self.graph.nodes().iter().flat_map(|n| n.outputs.iter().copied()));
+        self.walk(&schedule, inputs, &[], show)?;
+        Ok(peak(&self.graph, &schedule))
     }
 
     fn walk(
         &self,
+        schedule: &Schedule,
         inputs: &[Tensor],
         taps: &[ValueId],
-        mut show: Option<Show<'_>>,
+        show: &mut dyn FnMut(ValueId, &Tensor),
     ) -> Result<Trace, ExecError> {
         super::check_inputs(&self.graph, inputs)?;
         let mut live: HashMap<ValueId, Tensor> = HashMap::new();
-        let mut done: HashSet<usize> = HashSet::new();
         for (id, t) in self.graph.inputs.iter().zip(inputs) {
-            if let Some(show) = &mut show {
-                show(*id, t);
-            }
+            show(*id, t);
             live.insert(*id, t.clone());
         }
         let wanted = |v: &ValueId| taps.contains(v) || self.graph.outputs.contains(v);
@@ -71,24 +75,19 @@ impl CpuExecutor {
             Some(t) => t.clone(),
             None => live[v].clone(),
         };
-        for (i, (node, dead)) in self.graph.nodes().iter().zip(&self.dead_after).enumerate() {
-            if !done.contains(&i) {
-                let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
-                let mut outputs = super::eval(node, &self.scratch, &args)?;
-                drop(args);
-                let mut last = node;
-                match &mut show {
-                    Some(show) => node.outputs.iter().zip(&outputs).for_each(|(v, t)| show(*v, t)),
-                    None => {
-                        for (tail, _) in self.finish(i, taps, &mut outputs) {
-                            done.insert(*tail);
-                            last = &self.graph.nodes()[*tail];
-                        }
-                    }
-                }
-                live.extend(last.outputs.iter().copied().zip(outputs));
+        for step in schedule {
+            let node = &self.graph.nodes()[step.node];
+            let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
+            let mut outputs = super::eval(node, &self.scratch, &args)?;
+            drop(args);
+            if let ([y], false) = (outputs.as_mut_slice(), step.tails.is_empty()) {
+                let apply = |y: &mut [f32]| step.tails.iter().for_each(|(_, epilogue)| epilogue.apply(y));
+                y.f32s_mut().par_chunks_mut(CHUNK).for_each(apply);
             }
-            for v in dead.iter().filter(|v| !wanted(v)) {
+            let values = step.outputs(&self.graph);
+            values.iter().zip(&outputs).for_each(|(v, t)| show(*v, t));
+            live.extend(values.iter().copied().zip(outputs));
+            for v in step.dead.iter().filter(|v| !wanted(v)) {
                 if let Some(t) = live.remove(v) {
                     self.scratch.give_tensor(t);
                 }
@@ -98,32 +97,49 @@ impl CpuExecutor {
         let values = all.map(|v| (*v, get(&live, v))).collect();
         Ok(Trace { values, ..Trace::default() })
     }
+}
 
-    /// Applies the nodes that follow node `i` to its result in its place, up to what is tapped and unless another tensor
-    /// has the same elements; those nodes.
-    fn finish(&self, i: usize, taps: &[ValueId], outputs: &mut [Tensor]) -> &[Tail] {
-        let tails = &self.tails[i];
-        let before = std::iter::once(i).chain(tails.iter().map(|(tail, _)| *tail)).take(tails.len());
-        let tapped = |node: &usize| self.graph.nodes()[*node].outputs.iter().any(|v| taps.contains(v));
-        let tails = &tails[..before.take_while(|node| !tapped(node)).count()];
-        if tails.is_empty() {
-            return &[];
-        }
-        let Some(x) = outputs.first_mut().and_then(Tensor::f32s_mut) else { return &[] };
-        x.par_chunks_mut(CHUNK).for_each(|x| tails.iter().for_each(|(_, epilogue)| epilogue.apply(x)));
-        tails
+/// A node with those that change its result in its place.
+#[derive(Debug)]
+struct Step {
+    /// By index.
+    node: usize,
+    tails: Vec<Tail>,
+    /// Values that nobody needs after it.
+    dead: Vec<ValueId>,
+}
+
+impl Step {
+    fn outputs<'a>(&self, graph: &'a Graph) -> &'a [ValueId] {
+        let last = self.tails.last().map_or(self.node, |(tail, _)| *tail);
+        &graph.nodes()[last].outputs
     }
 }
 
-/// For each node, the values that nobody needs after it.
-fn dead_after(graph: &Graph) -> Vec<Vec<ValueId>> {
-    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
-    for (i, node) in graph.nodes().iter().enumerate() {
-        last_use.extend(node.inputs.iter().chain(&node.outputs).map(|v| (*v, i)));
+/// In order.
+type Schedule = Vec<Step>;
+
+/// The nodes on which these values depend.
+fn schedule(graph: &Graph, wanted: impl IntoIterator<Item = ValueId>) -> Schedule {
+    let wanted: BTreeSet<ValueId> = wanted.into_iter().collect();
+    let needed = graph.needed_nodes(wanted.iter().copied());
+    let mut tails = tails(graph, |i| needed.contains(&i), &wanted);
+    let mut absorbed: HashSet<usize> = HashSet::new();
+    let mut out = Schedule::new();
+    for node in (0..graph.nodes().len()).filter(|i| needed.contains(i)) {
+        if !absorbed.contains(&node) {
+            let tails = std::mem::take(&mut tails[node]);
+            absorbed.extend(tails.iter().map(|(tail, _)| *tail));
+            out.push(Step { node, tails, dead: Vec::new() });
+        }
     }
-    let mut dead = vec![Vec::new(); graph.nodes().len()];
-    last_use.into_iter().for_each(|(v, i)| dead[i].push(v));
-    dead
+    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
+    for (at, step) in out.iter().enumerate() {
+        let inputs = &graph.nodes()[step.node].inputs;
+        last_use.extend(inputs.iter().chain(step.outputs(graph)).map(|v| (*v, at)));
+    }
+    last_use.into_iter().for_each(|(v, at)| out[at].dead.push(v));
+    out
 }
 
 /// Bytes of a runtime tensor; constants are counted as none.
@@ -138,13 +154,17 @@ fn bytes(graph: &Graph, v: ValueId) -> u64 {
 
 /// Bytes that are alive at once, constants apart, when the CPU runs a concrete graph.
 pub(super) fn peak_bytes(graph: &Graph) -> u64 {
+    peak(graph, &schedule(graph, graph.outputs.iter().copied()))
+}
+
+fn peak(graph: &Graph, schedule: &Schedule) -> u64 {
     let sum = |all: &[ValueId], from: u64| all.iter().fold(from, |n, v| n.saturating_add(bytes(graph, *v)));
     let mut alive = sum(&graph.inputs, 0);
     let mut peak = alive;
-    for (node, dead) in graph.nodes().iter().zip(dead_after(graph)) {
-        alive = sum(&node.outputs, alive);
+    for step in schedule {
+        alive = sum(step.outputs(graph), alive);
         peak = peak.max(alive);
-        let dead = dead.iter().filter(|v| !graph.outputs.contains(v));
+        let dead = step.dead.iter().filter(|v| !graph.outputs.contains(v));
         alive = dead.fold(alive, |n, v| n.saturating_sub(bytes(graph, *v)));
     }
     peak

@@ -38,6 +38,8 @@ pub struct Observed {
     pub frames: Vec<Vec<FrameStats>>,
     /// Device dispatches made; 0 on the CPU.
     pub dispatches: u64,
+    /// Bytes that tensors took at once: the plan's memory on a device, what is alive together on the CPU.
+    pub arena_bytes: u64,
     /// Labels of the nodes that ran on the CPU although a GPU was asked for, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
 }

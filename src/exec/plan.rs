@@ -15,7 +15,7 @@ use crate::gpu::kernels::Access;
 use crate::graph::lower::{Kernel, Layout, View};
 use crate::graph::{Graph, ValueId};
 use build::Builder;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Which memory a region lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,7 +131,7 @@ impl Plan {
     /// A tensor or dispatch that is beyond the device, and a lowering that does not fit its kernel.
     pub fn new(graph: &Graph, taps: &[ValueId], limits: &Limits) -> Result<Plan, ExecError> {
         let wanted: BTreeSet<ValueId> = graph.outputs.iter().chain(taps).copied().collect();
-        let needed = needed_nodes(graph, &wanted);
+        let needed = graph.needed_nodes(wanted.iter().copied());
         let mut b = Builder::new(graph, limits, tails(graph, |i| needed.contains(&i), &wanted));
         for (i, node) in graph.nodes().iter().enumerate() {
             if needed.contains(&i) {
@@ -150,7 +150,7 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn observing(graph: &Graph, watched: &[Watch], limits: &Limits) -> Result<Plan, ExecError> {
         let wanted: BTreeSet<ValueId> = watched.iter().map(|w| w.value).collect();
-        let needed = needed_nodes(graph, &wanted);
+        let needed = graph.needed_nodes(wanted.iter().copied());
         let mut b = Builder::new(graph, limits, tails(graph, |i| needed.contains(&i), &wanted));
         b.expect(watched)?;
         b.watch(&graph.inputs)?;
@@ -184,17 +184,4 @@ impl Plan {
 /// Bytes that the histograms of so many watched values take.
 pub(super) fn watched_bytes(values: usize, limits: &Limits) -> u64 {
     build::histogram(values, limits).offset
-}
-
-/// Nodes on which a wanted value depends.
-fn needed_nodes(graph: &Graph, wanted: &BTreeSet<ValueId>) -> HashSet<usize> {
-    let mut values: HashSet<ValueId> = wanted.iter().copied().collect();
-    let mut nodes = HashSet::new();
-    for (i, node) in graph.nodes().iter().enumerate().rev() {
-        if node.outputs.iter().any(|v| values.contains(v)) {
-            nodes.insert(i);
-            values.extend(&node.inputs);
-        }
-    }
-    nodes
 }

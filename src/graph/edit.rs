@@ -123,22 +123,48 @@ impl Graph {
         }
     }
 
-    /// The graph without nodes that no output needs, and without values that nobody takes or produces; types are
-    /// inferred anew. Verified.
+    /// Indices of the nodes on which these values depend.
+    pub fn needed_nodes(&self, wanted: impl IntoIterator<Item = ValueId>) -> HashSet<usize> {
+        let mut values: HashSet<ValueId> = wanted.into_iter().collect();
+        let mut nodes = HashSet::new();
+        for (i, node) in self.nodes.iter().enumerate().rev() {
+            if node.outputs.iter().any(|v| values.contains(v)) {
+                nodes.insert(i);
+                values.extend(&node.inputs);
+            }
+        }
+        nodes
+    }
+
+    /// Whether it has quantizers that stand for tensors inside composite operators.
+    pub fn has_internals(&self) -> bool {
+        self.nodes.iter().any(|n| owner(n).is_some())
+    }
+
+    /// The graph without the quantizers of tensors inside composite operators.
+    ///
+    /// # Errors
+    /// As [`Graph::tidied`].
+    pub fn without_internals(mut self) -> Result<Graph, GraphError> {
+        self.nodes.retain(|n| owner(n).is_none());
+        self.tidied()
+    }
+
+    /// The graph without nodes that no output and no quantizer inside a node of it needs, and without values that nobody
+    /// takes or produces; types are inferred anew. Verified.
     ///
     /// # Errors
     /// A rule of the graph that does not hold.
     pub fn tidied(mut self) -> Result<Graph, GraphError> {
-        let mut needed: HashSet<ValueId> = self.outputs.iter().copied().collect();
-        let mut kept: Vec<Node> = Vec::with_capacity(self.nodes.len());
-        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
-            if node.outputs.iter().any(|v| needed.contains(v)) {
-                needed.extend(&node.inputs);
-                kept.push(node);
-            }
-        }
-        kept.reverse();
-        needed.extend(&self.inputs);
+        let used = self.needed_nodes(self.outputs.iter().copied());
+        let owners: HashSet<NodeId> = used.iter().map(|i| self.nodes[*i].id).collect();
+        let inside = self.nodes.iter().filter(|n| owner(n).is_some_and(|o| owners.contains(&o)));
+        let inside: Vec<ValueId> = inside.flat_map(|n| n.outputs.iter().copied()).collect();
+        let used = self.needed_nodes(self.outputs.iter().copied().chain(inside));
+        let nodes = std::mem::take(&mut self.nodes).into_iter().enumerate();
+        let mut kept: Vec<Node> = nodes.filter(|(i, _)| used.contains(i)).map(|(_, n)| n).collect();
+        let mut needed: HashSet<ValueId> = self.outputs.iter().chain(&self.inputs).copied().collect();
+        needed.extend(kept.iter().flat_map(|n| &n.inputs));
         needed.extend(kept.iter().flat_map(|n| &n.outputs));
         let mut place: HashMap<ValueId, ValueId> = HashMap::new();
         let old = std::mem::take(&mut self.values);
@@ -166,6 +192,11 @@ impl Graph {
         self.verify()?;
         Ok(self)
     }
+}
+
+/// The node in whose integer form the tensor of a quantizer lies.
+fn owner(node: &Node) -> Option<NodeId> {
+    node.quantizer()?.spec.owner.map(NodeId)
 }
 
 fn fresh(name: &str, taken: impl Fn(&str) -> bool) -> String {

@@ -13,7 +13,8 @@
 //! 5. A dimension is an integer or k*N, with N the one symbolic batch. Axes mean what ONNX says they mean; memory
 //!    layout is no business of the graph. Rank is at most 6, elements of a concrete tensor at most 2^31.
 //! 6. Graph outputs are values of any kind, each listed once. Inputs are listed in the order of the file.
-//! 7. There are quantizers in stage `fake-quant` only.
+//! 7. There are quantizers in stage `fake-quant` only. One with an owner stands for a tensor inside the integer form of
+//!    that node; nothing takes what it gives, and it is computed only where it is asked for.
 //!
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
 
@@ -30,7 +31,7 @@ mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
 pub use epilogue::Epilogue;
-pub use op::{Grain, Lookup, Op, OpDef, OpError, QuantRule, Scratch};
+pub use op::{CodeParams, Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
 pub use verify::GraphError;
 
 use crate::quant::Quantizer;

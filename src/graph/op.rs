@@ -3,7 +3,7 @@
 use super::attrs::{Attrs, Reader};
 use super::lower::{Io, Kernel, Layouts, Lowering};
 use super::sample::{Rng, Sample};
-use crate::quant::Quantizer;
+use crate::quant::{QParams, Quantizer, Step};
 use crate::tensor::{DType, Tensor, TensorType};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -59,6 +59,79 @@ pub trait Op: Debug + Send + Sync {
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Float
     }
+
+    /// The meaning on codes, as [`Op::eval`] is the meaning on numbers: codes of the inputs in i32 tensors to codes of the
+    /// outputs, by integers alone but for tables. `None` where it has no integer form. Kernels on codes, the simulation of
+    /// the integer model and the CPU's integer model must equal it.
+    ///
+    /// # Errors
+    /// Parameters that it cannot compute with.
+    fn integer(&self, _params: &CodeParams, _inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+        Ok(None)
+    }
+
+    /// What its integer form computes inside and quantizes there, for a composite operator.
+    fn internals(&self, _inputs: &[TensorType]) -> Result<Internals, OpError> {
+        Ok(Internals::default())
+    }
+}
+
+/// The parameters of an integer form.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeParams<'a> {
+    /// One for each input.
+    pub inputs: &'a [QParams],
+    /// One for each output.
+    pub outputs: &'a [QParams],
+    /// One for each tap of [`Op::internals`] that is no input, in their order.
+    pub internals: &'a [QParams],
+}
+
+impl CodeParams<'_> {
+    /// The parameters of an input, an output and so on, where there is one scale.
+    ///
+    /// # Errors
+    /// Several scales.
+    pub fn single(params: &[QParams], i: usize, what: &'static str) -> Result<Step, OpError> {
+        match params.get(i) {
+            Some(p) if p.scales().len() == 1 => Ok(p.step(0)),
+            _ => Err(OpError::Parameters { what, index: i }),
+        }
+    }
+}
+
+/// The tensors inside the integer form of a composite operator that have quantizers of their own, and how they follow
+/// from its inputs. Passes put this beside the operator, so that the tensors can be observed.
+#[derive(Debug, Default)]
+pub struct Internals {
+    /// Operators in order, with what they take.
+    pub steps: Vec<(Arc<dyn Op>, Vec<Part>)>,
+    /// What is quantized.
+    pub taps: Vec<Tap>,
+}
+
+/// A tensor within [`Internals`].
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// An input of the composite operator.
+    Input(usize),
+    /// An output of a step.
+    Step(usize, usize),
+    /// A constant.
+    Constant(Tensor),
+}
+
+/// A quantized tensor inside a composite operator.
+#[derive(Clone, Debug)]
+pub struct Tap {
+    /// Its name within the operator.
+    pub name: &'static str,
+    /// The tensor.
+    pub of: Part,
+    /// Type of the codes.
+    pub dtype: DType,
+    /// Where mathematics keeps it between 0 and this number: its scale is fixed then, and codes end just below.
+    pub bound: Option<f32>,
 }
 
 /// How quantization treats an operator.
@@ -221,6 +294,14 @@ pub enum OpError {
         index: i64,
         /// Length of the axis.
         len: usize,
+    },
+    /// Parameters that an integer form cannot compute with.
+    #[error("{what} {index} needs one scale and one zero point")]
+    Parameters {
+        /// What they are of.
+        what: &'static str,
+        /// Its index.
+        index: usize,
     },
     /// The operator runs on the CPU only.
     #[error("has no device kernel: {reason}")]

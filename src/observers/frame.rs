@@ -1,7 +1,9 @@
 //! What one frame of a tensor adds to its summary, computed on the CPU as `shaders/observe*.wgsl` compute it.
 
-use super::piece::{COUNTERS, Part, Piece, part};
+use super::piece::{Counts, Part, Piece, part};
 use rayon::prelude::*;
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 /// Bits of 2^-40, the least magnitude with a bin of its own, and the least that counts in moments: no sum of such
 /// numbers or of their squares is denormal.
@@ -25,7 +27,7 @@ pub const RUN: usize = 64;
 pub const LANES: usize = 64;
 
 /// Elements that one task takes at a time.
-const PIECE: usize = 1 << 15;
+const PIECE: usize = 1 << 14;
 /// Statistics of one frame of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FrameStats {
@@ -95,22 +97,28 @@ pub(super) fn observe(
     plane: usize,
     histogram: &mut [u64],
 ) -> Vec<FrameStats> {
+    thread_local! {
+        /// Zeros between calls: memory that is asked for at each tensor costs page faults.
+        static COUNTS: RefCell<Box<Counts>> = RefCell::new(Box::new([0; HISTOGRAM]));
+    }
     let pieces = pieces(frames, frame, plane.max(1));
     let each = pieces.len().div_ceil(2 * rayon::current_num_threads()).max(2);
-    let chunks: Vec<(Vec<u32>, Vec<Part>)> = pieces
+    let histogram = Mutex::new(histogram);
+    let chunks: Vec<Vec<Part>> = pieces
         .par_chunks(each)
         .map(|chunk| {
-            let mut counts = vec![0; COUNTERS];
-            let of = |p: &Piece| part(*p, &x[p.start..p.start + p.len], &mut counts);
-            let parts = chunk.iter().map(of).collect();
-            (counts, parts)
+            COUNTS.with_borrow_mut(|counts| {
+                let parts = chunk.iter().map(|p| part(*p, &x[p.start..p.start + p.len], counts)).collect();
+                let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+                for (all, c) in histogram.iter_mut().zip(counts.iter_mut()) {
+                    *all += u64::from(std::mem::take(c));
+                }
+                parts
+            })
         })
         .collect();
-    for (counts, _) in &chunks {
-        histogram.iter_mut().zip(counts).for_each(|(all, c)| *all += u64::from(*c));
-    }
     let mut of_frame: Vec<Vec<Part>> = (0..frames).map(|_| Vec::new()).collect();
-    chunks.into_iter().flat_map(|(_, parts)| parts).for_each(|p| of_frame[p.frame].push(p));
+    chunks.into_iter().flatten().for_each(|p| of_frame[p.frame].push(p));
     of_frame.iter().map(|parts| finish(frame, parts)).collect()
 }
 

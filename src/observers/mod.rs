@@ -18,7 +18,7 @@ mod summary;
 pub use exact_sum::ExactSum;
 pub use frame::{FRAME_WORDS, FrameStats, HISTOGRAM, LANES, RUN, plane};
 pub use loss::squared_error;
-pub use moving::{MovingMinMax, OrderDependent};
+pub use moving::MovingMinMax;
 pub use summary::{Bin, Parts, Summary, SummaryError};
 
 use crate::quant::{QuantError, Range, Scheme};
@@ -32,6 +32,12 @@ pub trait Observer: Debug + Send + Sync {
     /// # Errors
     /// A summary of nothing, or without any finite number; a type without codes.
     fn range(&self, summary: &Summary, dtype: DType, scheme: Scheme) -> Result<Range, ObserverError>;
+
+    /// The weight of a new batch, of an observer that follows the batches in order: a [`MovingMinMax`] finds its range,
+    /// which no summary holds.
+    fn moving(&self) -> Option<f32> {
+        None
+    }
 }
 
 /// What is known of an observer before it has parameters.
@@ -54,6 +60,7 @@ pub static OBSERVERS: &[&ObserverDef] = &[
     &kl::DEF,
     &minmax::DEF,
     &mix::DEF,
+    &moving::DEF,
     &mse::DEF,
     &norm::DEF,
     &percentile::DEF,
@@ -91,6 +98,11 @@ pub enum ObserverError {
         /// Elements observed.
         elements: u64,
     },
+    /// A range that depends on the order of the frames was asked of a summary.
+    #[error(
+        "a moving average depends on the order of the frames, which statistics do not keep: run the data, or take minmax"
+    )]
+    Sequential,
     /// A weight's axis that it does not have, or elements that are not f32.
     #[error("a tensor of type {ty} has no f32 channels along axis {axis}")]
     Channels {

@@ -1,81 +1,96 @@
-//! The moving average of each batch's ends, for compatibility with trainers that calibrate so.
+//! `moving_average`: ends that follow the frames, for compatibility with trainers that calibrate so. **They depend on the
+//! order of the frames**, so that no summary holds them: they can be neither merged nor sharded nor found afterwards.
 
-use super::{FrameStats, ObserverError};
-use crate::quant::Range;
+use super::{FrameStats, Observer, ObserverDef, ObserverError, Summary, number};
+use crate::quant::{Range, Scheme};
+use crate::tensor::DType;
 
-/// Ends that follow the batches: v += c * (batch - v), in f32, from the first batch's ends on. **It depends on the
-/// order and size of the batches**, so it can be neither merged nor sharded; everything else here can.
+pub(super) static DEF: ObserverDef = ObserverDef {
+    name: "moving_average",
+    usage: "moving_average[=C]",
+    about: "ends that follow the batches in order, v += C * (batch - v), C above 0 and up to 1, 0.01 unless given",
+    parse: |p| {
+        let c = p.map_or(Some(0.01), |p| number(p, 0.0..=1.0))?;
+        #[allow(clippy::cast_possible_truncation, reason = "rounds to nearest")]
+        let c = c as f32;
+        (c > 0.0).then(|| Box::new(MovingAverage(c)) as Box<dyn Observer>)
+    },
+};
+
+#[derive(Debug)]
+struct MovingAverage(f32);
+
+impl Observer for MovingAverage {
+    fn range(&self, _: &Summary, _: DType, _: Scheme) -> Result<Range, ObserverError> {
+        Err(ObserverError::Sequential)
+    }
+
+    fn moving(&self) -> Option<f32> {
+        Some(self.0)
+    }
+}
+
+/// Ends that follow the batches of a tensor: v += c * (batch - v), in f32, from the first batch's ends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MovingMinMax {
     c: f32,
+    /// Frames of a batch.
+    batch: usize,
     ends: Option<Range>,
-}
-
-/// What depends on the order of its frames was to be merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a moving average depends on the order of the batches: it cannot be merged or sharded; use minmax instead"
-)]
-pub struct OrderDependent;
-
-impl Default for MovingMinMax {
-    fn default() -> Self {
-        MovingMinMax { c: 0.01, ends: None }
-    }
+    /// Ends of the batch that is not whole yet, and its frames.
+    open: (Option<Range>, usize),
 }
 
 impl MovingMinMax {
-    /// An average of this weight of a new batch, above 0 and at most 1; `None` for any other.
-    pub fn new(c: f32) -> Option<MovingMinMax> {
-        (c > 0.0 && c <= 1.0).then_some(MovingMinMax { c, ends: None })
+    /// An average of this weight of a new batch of so many frames.
+    pub fn new(c: f32, batch: usize) -> MovingMinMax {
+        MovingMinMax { c, batch: batch.max(1), ends: None, open: (None, 0) }
     }
 
-    /// Adds a batch. One without any finite number changes nothing.
-    pub fn observe(&mut self, batch: &[FrameStats]) {
-        let low = batch.iter().fold(f32::INFINITY, |m, f| m.min(f.min));
-        let high = batch.iter().fold(f32::NEG_INFINITY, |m, f| m.max(f.max));
-        let Ok(new) = Range::new(low, high) else { return };
-        let c = self.c;
-        let follow = |v: f32, batch: f32| v + c * (batch - v);
-        self.ends = Some(match self.ends {
-            None => new,
-            Some(v) => Range { low: follow(v.low, new.low), high: follow(v.high, new.high) },
-        });
+    /// Adds a frame. One without any finite number counts and changes nothing.
+    pub fn observe(&mut self, frame: &FrameStats) {
+        let (open, frames) = self.open;
+        let new = Range::new(frame.min, frame.max).ok();
+        let open = match (open, new) {
+            (Some(a), Some(b)) => Some(Range { low: a.low.min(b.low), high: a.high.max(b.high) }),
+            (a, b) => a.or(b),
+        };
+        self.open = (open, frames + 1);
+        if frames + 1 == self.batch {
+            self.ends = self.range();
+            self.open = (None, 0);
+        }
     }
 
-    /// Always refuses.
-    ///
-    /// # Errors
-    /// Every time.
-    pub fn merge(&mut self, _: &MovingMinMax) -> Result<(), OrderDependent> {
-        Err(OrderDependent)
-    }
-
-    /// The range.
-    ///
-    /// # Errors
-    /// No batch with a number so far.
-    pub fn range(&self) -> Result<Range, ObserverError> {
-        self.ends.ok_or(ObserverError::Empty)
+    /// The ends, an incomplete last batch included; none before the first number.
+    pub fn range(&self) -> Option<Range> {
+        let follow = |v: f32, batch: f32| v + self.c * (batch - v);
+        match (self.ends, self.open.0) {
+            (Some(v), Some(new)) => {
+                Some(Range { low: follow(v.low, new.low), high: follow(v.high, new.high) })
+            }
+            (v, new) => v.or(new),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observers::Summary;
 
     #[test]
     fn ends_follow_the_batches_by_c() {
         let frame = |x: &[f32]| Summary::new().observe(x, &[x.len()]);
-        let mut m = MovingMinMax::new(0.25).unwrap();
-        assert_eq!(m.range(), Err(ObserverError::Empty));
-        m.observe(&[frame(&[-1.0, 2.0]), frame(&[0.0, 4.0])]);
-        assert_eq!(m.range().unwrap(), Range { low: -1.0, high: 4.0 });
-        m.observe(&[frame(&[f32::NAN])]);
-        m.observe(&[frame(&[-5.0, 8.0, f32::INFINITY])]);
-        assert_eq!(m.range().unwrap(), Range { low: -2.0, high: 5.0 });
-        assert_eq!(m.merge(&MovingMinMax::default()), Err(OrderDependent));
-        assert!(MovingMinMax::new(0.0).is_none() && MovingMinMax::new(f32::NAN).is_none());
+        let mut m = MovingMinMax::new(0.25, 2);
+        assert_eq!(m.range(), None);
+        m.observe(&frame(&[-1.0, 2.0]));
+        assert_eq!(m.range(), Some(Range { low: -1.0, high: 2.0 }));
+        m.observe(&frame(&[0.0, 4.0]));
+        assert_eq!(m.range(), Some(Range { low: -1.0, high: 4.0 }));
+        m.observe(&frame(&[f32::NAN]));
+        m.observe(&frame(&[-5.0, 8.0, f32::INFINITY]));
+        assert_eq!(m.range(), Some(Range { low: -2.0, high: 5.0 }));
+        m.observe(&frame(&[2.0, 9.0]));
+        assert_eq!(m.range(), Some(Range { low: -1.0, high: 6.0 }), "the incomplete last batch counts");
     }
 }

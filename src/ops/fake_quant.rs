@@ -49,6 +49,10 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let axis = r.opt_int("axis")?;
     let axis =
         axis.map(|a| usize::try_from(a).map_err(|_| r.unsupported("axis", a, "0 or more"))).transpose()?;
+    let owner = r.opt_int("owner")?;
+    let owner = owner
+        .map(|a| u32::try_from(a).map_err(|_| r.unsupported("owner", a, "the id of a node")))
+        .transpose()?;
     let spec = Spec {
         dtype: r.dtype("dtype", DType::I8)?,
         axis,
@@ -58,6 +62,7 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
         division: named(r, "division", &Division::ALL, Division::name)?,
         role: named(r, "role", Role::ALL, Role::name)?,
         observer: r.opt_str("observer")?.unwrap_or_default(),
+        owner,
     };
     let state = named(r, "state", State::ALL, State::name)?;
     let origin = named(r, "origin", Origin::ALL, Origin::name)?;
@@ -138,6 +143,9 @@ impl Op for FakeQuant {
         attrs = attrs.str("scheme", spec.scheme.name());
         if spec.power_of_two {
             attrs = attrs.int("power_of_two", 1);
+        }
+        if let Some(owner) = spec.owner {
+            attrs = attrs.int("owner", i64::from(owner));
         }
         attrs.str("role", spec.role.name()).str("observer", &spec.observer).str("origin", origin.name())
     }

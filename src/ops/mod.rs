@@ -55,7 +55,10 @@ mod r#where;
 
 pub use fake_quant::fake_quant;
 
-use crate::graph::OpDef;
+use crate::graph::attrs::Input;
+use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Source};
+use crate::tensor::TensorType;
+use std::sync::Arc;
 
 /// Every operator, sorted by name. Import, files, text, tests and benches walk it.
 pub static OPS: &[&OpDef] = &[
@@ -125,6 +128,7 @@ pub static OPS: &[&OpDef] = &[
     &softmax::log::DEF,
     &lp_normalize::DEF,
     &pool::average::LP,
+    &unary::mantissa::DEF,
     &matmul::DEF,
     &binary::max::DEF,
     &pool::max::DEF,
@@ -191,6 +195,17 @@ pub static OPS: &[&OpDef] = &[
 /// The operator with this name of ours.
 pub fn by_name(name: &str) -> Option<&'static OpDef> {
     OPS.iter().copied().find(|d| d.name == name)
+}
+
+/// An operator from attributes as graph files hold them and the types of its inputs, for passes and operators that make
+/// others.
+///
+/// # Errors
+/// What the operator says of them.
+pub fn build(name: &'static str, attrs: Attrs, inputs: &[TensorType]) -> Result<Arc<dyn Op>, OpError> {
+    let def = by_name(name).expect("an operator of ours");
+    let typed = inputs.iter().map(|ty| Some(Input { ty: ty.clone(), known: None }));
+    (def.read)(&mut Reader::new(Source::Graph, def.name, attrs, typed.collect(), 1))
 }
 
 /// The operator that reads this ONNX type: `Conv`, or `domain:Type` outside the default domain.

@@ -4,11 +4,15 @@
 //! `y = (x - mean) * inv * scale + bias`, `inv = 1 / sqrt(variance + epsilon)`; the variance is taken around the mean.
 
 use super::rows::{RowParams, Rows, map, sum};
+use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
-use crate::tensor::{Dim, Tensor, TensorType, strides};
+use crate::graph::{
+    Attrs, CodeParams, Internals, Op, OpDef, OpError, Part, Place, QuantRule, Reader, Scratch, Tap,
+};
+use crate::quant::{Mantissa, Multiplier, Multipliers, Step};
+use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
 crate::params! {
@@ -319,6 +323,73 @@ impl Op for Normalize {
 
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Compute
+    }
+
+    /// Of layer normalisation, with c = n * x - sum(x) and V = n * sum(x^2) - sum(x)^2 + eps * n^2 / scale^2, all exact:
+    /// c / sqrt(V) by the 16-bit mantissa of 1 / sqrt(V), requantized to the first tap, then times gamma plus beta,
+    /// requantized once.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+        let Kind::Layer { statistics: false, .. } = self.kind else { return Ok(None) };
+        let x = CodeParams::single(params.inputs, 0, "input")?;
+        let gamma = CodeParams::single(params.inputs, 1, "input")?;
+        let beta = inputs.get(2).map(|_| CodeParams::single(params.inputs, 2, "input")).transpose()?;
+        let y = CodeParams::single(params.outputs, 0, "output")?;
+        let normal = CodeParams::single(params.internals, 0, "internal")?;
+        let shape = inputs[0].shape();
+        let plan = self.plan(shape, &strides(shape))?;
+        let n = plan.rows.len();
+        let real = |s: &Step| f64::from(s.scale());
+        let epsilon = f64::from(self.epsilon) * (n as f64 / real(&x)).powi(2);
+        // Beyond 2^90 nothing else counts.
+        let epsilon = epsilon.round_ties_even().min(libm::ldexp(1.0, 90)) as i128;
+        let to_normal = Multiplier::new(1.0 / real(&normal));
+        let to_y = [real(&normal) * real(&gamma) / real(&y), beta.map_or(0.0, |b| real(&b) / real(&y))];
+        let farthest =
+            |s: &Step| s.codes().0.abs_diff(s.zero_point()).max(s.codes().1.abs_diff(s.zero_point()));
+        let most = [farthest(&normal).saturating_mul(farthest(&gamma)), beta.as_ref().map_or(0, farthest)];
+        let to_y = Multipliers::new(to_y, most);
+        let (g, b) = (inputs[1].i32s(), inputs.get(2).map(Tensor::i32s));
+        let steps = |s: &Step, code: i32| i64::from(code) - i64::from(s.zero_point());
+        let codes = inputs[0].i32s();
+        let out = map(&plan.rows, codes, vec![0; codes.len()], |_, row, out| {
+            let sum: i64 = row.iter().map(|q| steps(&x, *q)).sum();
+            let squares: i128 = row.iter().map(|q| i128::from(steps(&x, *q)).pow(2)).sum();
+            let variance = n as i128 * squares - i128::from(sum).pow(2) + epsilon;
+            let root = Mantissa::reciprocal_root(variance.unsigned_abs().max(1));
+            for (j, (o, q)) in out.iter_mut().zip(row).enumerate() {
+                let centred = n as i128 * i128::from(steps(&x, *q)) - i128::from(sum);
+                let unit =
+                    to_normal.apply(centred * i128::from(root.code), 14 + root.shift, normal.rounding());
+                let unit = steps(&normal, normal.place(unit));
+                let shift = b.zip(beta.as_ref()).map_or(0, |(b, s)| steps(s, b[j]));
+                *o = y.place(to_y.apply(unit * steps(&gamma, g[j]), shift, y.rounding()));
+            }
+        });
+        Ok(Some(vec![Tensor::from_i32(shape, out)]))
+    }
+
+    /// Of layer normalisation: the rows at mean 0 and variance 1, the mantissa of the inverse deviation, and both
+    /// parameters.
+    fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
+        let Kind::Layer { axis, .. } = &self.kind else { return Ok(Internals::default()) };
+        let x = &inputs[0];
+        let width: Option<Vec<usize>> =
+            x.shape[self.axes(x.rank())?[0]..].iter().map(|d| d.fixed()).collect();
+        let Some(width) = width else { return Ok(Internals::default()) };
+        let ones = Tensor::from_f32(width.clone(), vec![1.0; width.iter().product()]);
+        let attrs = Attrs::new().int("axis", *axis).float("epsilon", self.epsilon).int("statistics", 1);
+        let types = [x.clone(), ones.ty()];
+        let plain = super::build("LayerNormalization", attrs, &types)?;
+        let row = plain.infer(&types)?.remove(2);
+        let steps = vec![
+            (plain, vec![Part::Input(0), Part::Constant(ones)]),
+            (super::build("Mantissa", Attrs::new(), &[row])?, vec![Part::Step(0, 2)]),
+        ];
+        let tap = |name, of, bound| Tap { name, of, dtype: DType::I16, bound };
+        let parameters = [("gamma", 1), ("beta", 2)].into_iter().filter(|(_, i)| *i < inputs.len());
+        let taps = [("normalized", Part::Step(0, 0), None), ("reciprocal", Part::Step(1, 0), Some(2.0))];
+        let taps = taps.into_iter().chain(parameters.map(|(name, i)| (name, Part::Input(i), None)));
+        Ok(Internals { steps, taps: taps.map(|(name, of, bound)| tap(name, of, bound)).collect() })
     }
 }
 

@@ -185,12 +185,12 @@ pub(super) fn sum(row: &[f32], f: impl Fn(f64) -> f64) -> f64 {
 }
 
 /// Applies `f` to each row of `x` and the same row of the result.
-pub(super) fn map(
+pub(super) fn map<T: Copy + Default + Send + Sync>(
     rows: &Rows,
-    x: &[f32],
-    mut out: Vec<f32>,
-    f: impl Fn(usize, &[f32], &mut [f32]) + Sync,
-) -> Vec<f32> {
+    x: &[T],
+    mut out: Vec<T>,
+    f: impl Fn(usize, &[T], &mut [T]) + Sync,
+) -> Vec<T> {
     let len = rows.len();
     if x.is_empty() {
         return out;

@@ -3,11 +3,15 @@
 //! *Shapes*: `[..] -> [..]`. Where `to_end` is 1 a row runs over `axis` and all axes behind it (ONNX before 13).
 
 use super::rows::{RowParams, Rows, map, sum};
+use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Kernel, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
-use crate::tensor::{Tensor, TensorType};
+use crate::graph::{
+    Attrs, CodeParams, Internals, Op, OpDef, OpError, Part, Place, QuantRule, Reader, Scratch, Tap,
+};
+use crate::quant::{Mantissa, Multiplier};
+use crate::tensor::{DType, Tensor, TensorType};
 use std::sync::Arc;
 
 crate::params! {
@@ -32,7 +36,7 @@ macro_rules! softmax {
                 Params,
                 ["shared/rows.wgsl", "shared/row_sum.wgsl", $file, "softmax.wgsl"]
             );
-            static ROW: Row = Row { def: &DEF, f: $f };
+            pub(super) static ROW: Row = Row { def: &DEF, f: $f };
             pub(in crate::ops) static DEF: OpDef =
                 OpDef { name: $name, onnx: &[$name], read: |r| read(&ROW, r), kernels: &[&KERNEL], samples };
         }
@@ -127,6 +131,65 @@ impl Op for Softmax {
 
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Compute
+    }
+
+    /// With d = max - x exact in codes, `exp` of each d by a table in the codes of the first tap, their exact sum S, and the
+    /// 16-bit mantissa of 1 / S: y = exp(-d) / S requantized once.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+        if !std::ptr::eq(self.row, &plain::ROW) {
+            return Ok(None);
+        }
+        let x = CodeParams::single(params.inputs, 0, "input")?;
+        let y = CodeParams::single(params.outputs, 0, "output")?;
+        let exp = CodeParams::single(params.internals, 0, "internal")?;
+        let codes = inputs[0].i32s();
+        let rows = self.rows(inputs[0].shape())?;
+        let (low, high) = x.codes();
+        let entry =
+            |d: u32| exp.quantize_exact(libm::exp(-f64::from(d) * f64::from(x.scale()))).cast_unsigned();
+        let table: Vec<u32> = (0..=high.abs_diff(low)).map(entry).collect();
+        let to_y = Multiplier::new(1.0 / f64::from(y.scale()));
+        let out = map(&rows, codes, vec![0; codes.len()], |_, row, out| {
+            let largest = row.iter().copied().max().unwrap_or(0);
+            let of = |q: &i32| table[largest.abs_diff(*q) as usize];
+            let sum: u128 = row.iter().map(|q| u128::from(of(q))).sum();
+            let inverse = Mantissa::reciprocal(sum.max(1));
+            for (o, q) in out.iter_mut().zip(row) {
+                let product = i128::from(of(q)) * i128::from(inverse.code);
+                *o = y.place(to_y.apply(product, 14 + inverse.shift, y.rounding()));
+            }
+        });
+        Ok(Some(vec![Tensor::from_i32(inputs[0].shape(), out)]))
+    }
+
+    /// exp(x - max), its sum, and the mantissa of the sum's reciprocal.
+    fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
+        if !std::ptr::eq(self.row, &plain::ROW) {
+            return Ok(Internals::default());
+        }
+        let x = &inputs[0];
+        let axes = self.axes(x.rank())?.into_iter().map(|a| i64::try_from(a).unwrap_or(i64::MAX));
+        let over = Attrs::new().ints("axes", axes).int("keepdims", 1);
+        let largest = super::build("ReduceMax", over.clone(), &inputs[..1])?;
+        let row = largest.infer(&inputs[..1])?.remove(0);
+        let unary =
+            |name: &'static str, ty: &TensorType| super::build(name, Attrs::new(), std::slice::from_ref(ty));
+        let steps = vec![
+            (largest, vec![Part::Input(0)]),
+            (
+                super::build("Sub", Attrs::new(), &[x.clone(), row.clone()])?,
+                vec![Part::Input(0), Part::Step(0, 0)],
+            ),
+            (unary("Exp", x)?, vec![Part::Step(1, 0)]),
+            (super::build("ReduceSum", over, &inputs[..1])?, vec![Part::Step(2, 0)]),
+            (unary("Reciprocal", &row)?, vec![Part::Step(3, 0)]),
+            (unary("Mantissa", &row)?, vec![Part::Step(4, 0)]),
+        ];
+        let taps = vec![
+            Tap { name: "exp", of: Part::Step(2, 0), dtype: DType::U16, bound: Some(1.0) },
+            Tap { name: "reciprocal", of: Part::Step(5, 0), dtype: DType::I16, bound: Some(2.0) },
+        ];
+        Ok(Internals { steps, taps })
     }
 }
 

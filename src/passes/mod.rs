@@ -3,6 +3,7 @@
 pub mod config;
 pub mod from_qdq;
 pub mod fuse;
+pub mod internals;
 pub mod prepare;
 pub mod recognise;
 mod rules;

@@ -4,11 +4,15 @@
 //! A group of fused nodes has one quantizer behind it. Operators on codes pass parameters through, so what they produce
 //! has none. An operator without an integer form is a float island between quantizers. With high-precision outputs
 //! everything behind the last products is a float tail.
+//!
+//! What lies inside attention - scores and probabilities - has codes of 16 bits unless a rule says otherwise, and so have
+//! the tensors inside composite operators (see [`super::internals`]).
 
 use super::PassError;
 use super::config::{Preset, QuantConfig, Rule};
 use super::fuse::{self, Groups, Unfused, channel_axis};
-use super::recognise::recognise;
+use super::internals::{self, Composite};
+use super::recognise::{self, Attention, recognise};
 use super::rules::{Rules, Target};
 use crate::graph::{Graph, NodeId, QuantRule, Stage, ValueId};
 use crate::ops::fake_quant;
@@ -27,6 +31,8 @@ pub struct Prepared {
     pub unfused: Vec<Unfused>,
     /// What a rule asked for and did not get.
     pub forced: Vec<Forced>,
+    /// Operators that quantize as one with tensors inside.
+    pub composites: Vec<Composite>,
 }
 
 /// A type that a rule asked for and legality forbids.
@@ -63,10 +69,25 @@ pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassErro
     let mut p = Placement::new(graph, config, &groups)?;
     p.place();
     let forced = p.forced();
-    let (mut prepared, observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
+    let mut composites = p.attentions();
+    let on_codes = p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
+    let (mut prepared, mut observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
     prepared.stage = Stage::FakeQuant;
-    Ok(Prepared { graph: prepared.tidied()?, observed, unfused: groups.unfused, forced })
+    let level = config.consistency.unwrap_or(1);
+    let inside = internals::declare(&mut prepared, &on_codes, observer(config), level == 2 || level == 3)?;
+    observed.extend(inside.observed);
+    composites.extend(inside.composites);
+    composites.sort_by_key(|c| c.node);
+    Ok(Prepared { graph: prepared.tidied()?, observed, unfused: groups.unfused, forced, composites })
 }
+
+/// What finds the ranges of activations.
+fn observer(config: &QuantConfig) -> &str {
+    config.observer.as_ref().map_or(DEFAULT_OBSERVER, |o| o.0.as_str())
+}
+
+/// What finds ranges unless something else is said.
+const DEFAULT_OBSERVER: &str = "mix";
 
 /// What is calibrated of a graph that has quantizers already: those without parameters. The first graph is the one to run:
 /// its numbers pass those. The others keep their parameters and quantize, since they may stand for a clamp, too: exporters
@@ -91,7 +112,13 @@ pub fn recalibration(mut graph: Graph, observer: Option<&str>) -> Result<(Graph,
         plain.set_op(i, fake_quant(q));
     }
     plain.verify()?;
-    Ok((plain, Prepared { graph, observed, unfused: Vec::new(), forced: Vec::new() }))
+    // What an exporter does not know of: the insides of operators on codes.
+    let on_codes = internals::on_codes(&graph);
+    let inside = internals::declare(&mut graph, &on_codes, observer.unwrap_or(DEFAULT_OBSERVER), false)?;
+    observed.extend(inside.observed);
+    graph.verify()?;
+    let composites = inside.composites;
+    Ok((plain, Prepared { graph, observed, unfused: Vec::new(), forced: Vec::new(), composites }))
 }
 
 /// A quantizer to be: its tensor and what it is.
@@ -106,6 +133,7 @@ struct Placement<'a> {
     anchors: HashMap<ValueId, usize>,
     /// Nodes of groups whose first node computes with integers.
     members: BTreeSet<usize>,
+    attention: Vec<Attention>,
     /// Nodes that run in float: islands and the tail.
     float: Vec<bool>,
     /// Quantizers to be.
@@ -124,6 +152,8 @@ struct Wanted {
     target: Option<Target>,
     /// Whether the rule's settings for weights count.
     weight: bool,
+    /// Where its numbers lie between 0 and this one.
+    bound: Option<f32>,
 }
 
 impl<'a> Placement<'a> {
@@ -137,6 +167,7 @@ impl<'a> Placement<'a> {
             inner: groups.inner(graph),
             anchors: groups.anchors(graph),
             members: BTreeSet::new(),
+            attention: recognise::attention(graph),
             float: Vec::new(),
             wanted: BTreeMap::new(),
             uses: Vec::new(),
@@ -248,7 +279,8 @@ impl<'a> Placement<'a> {
         let rank = self.graph.value(v).ty.rank();
         let dtype = self.rules.weight(i).and_then(|r| r.weight).map_or(DType::I8, |c| c.0);
         let axis = channel_axis(&self.graph.nodes()[i], rank);
-        let wanted = Wanted { role: Role::Weight, axis, target: Some(Target::Node(i)), weight: true };
+        let wanted =
+            Wanted { role: Role::Weight, axis, target: Some(Target::Node(i)), weight: true, bound: None };
         self.wanted.entry((v, dtype)).or_insert(wanted);
         self.uses.push((i, input, (v, dtype)));
     }
@@ -269,17 +301,38 @@ impl<'a> Placement<'a> {
         } else {
             (Target::Input(v), if role == Role::Grid { role } else { Role::Input })
         };
+        let inside = self.inside_attention(v);
+        let role = if inside.is_some() { Role::Tap } else { role };
         let here = self.rules.activation(Target::Node(i)).and_then(|r| r.input.get(input));
         let there = self.rules.activation(target).and_then(|r| r.activation);
         let dtype = here.copied().or(there).map_or_else(|| self.default_dtype(i, role), |c| c.0);
-        let wanted = Wanted { role, axis: None, target: Some(target), weight: false };
+        let wanted =
+            Wanted { role, axis: None, target: Some(target), weight: false, bound: inside.flatten() };
         self.wanted.entry((v, dtype)).or_insert(wanted);
         self.uses.push((i, input, (v, dtype)));
     }
 
+    /// Whether a tensor lies inside attention that computes with integers, and what bounds it there.
+    fn inside_attention(&self, v: ValueId) -> Option<Option<f32>> {
+        let mut all = self.attention.iter().filter(|a| !self.float[a.softmax]);
+        all.find_map(|a| {
+            if a.probabilities == v { Some(Some(1.0)) } else { a.scores.contains(&v).then_some(None) }
+        })
+    }
+
+    fn attentions(&self) -> Vec<Composite> {
+        let with_codes = |v: &&ValueId| self.wanted.iter().any(|((w, _), q)| w == *v && q.role == Role::Tap);
+        let all = self.attention.iter().filter(|a| !self.float[a.softmax]).map(|a| {
+            let inside = a.scores.iter().chain(std::iter::once(&a.probabilities)).filter(with_codes);
+            let internals = inside.map(|v| self.graph.value(*v).name.clone()).collect();
+            Composite { kind: "attention".into(), node: self.graph.nodes()[a.softmax].id, internals }
+        });
+        all.filter(|c| !c.internals.is_empty()).collect()
+    }
+
     fn default_dtype(&self, consumer: usize, role: Role) -> DType {
         match self.config.preset {
-            _ if role == Role::Grid => DType::I16,
+            _ if matches!(role, Role::Grid | Role::Tap) => DType::I16,
             Preset::Default | Preset::AllI8 => DType::I8,
             Preset::AllI16 => DType::I16,
             Preset::GemmI8 if matches!(self.rule_of(consumer), QuantRule::Gemm { .. }) => DType::I8,
@@ -307,8 +360,13 @@ impl<'a> Placement<'a> {
                         self.consume(i);
                     }
                 } else {
-                    let wanted =
-                        Wanted { role: Role::Output, axis: None, target: Some(target), weight: false };
+                    let wanted = Wanted {
+                        role: Role::Output,
+                        axis: None,
+                        target: Some(target),
+                        weight: false,
+                        bound: None,
+                    };
                     self.wanted.insert((*v, dtype), wanted);
                 }
             }
@@ -355,11 +413,7 @@ fn quantizer(
         (t, _) => rules.activation(t),
     });
     let from_values = matches!(wanted.role, Role::Weight | Role::Constant);
-    let default = if from_values || wanted.role == Role::Grid {
-        "minmax"
-    } else {
-        config.observer.as_ref().map_or("mix", |o| o.0.as_str())
-    };
+    let default = if from_values || wanted.role == Role::Grid { "minmax" } else { observer(config) };
     let observer = rule.filter(|_| !from_values).and_then(|r| r.observer.as_ref()).map_or(default, |o| &o.0);
     let mut spec = Spec::new(key.1, wanted.role, observer);
     spec.axis = wanted.axis;
@@ -379,7 +433,8 @@ fn quantizer(
             Some(Scheme::Physical.per_tensor(range, spec.dtype).map_err(bad)?)
         }
         Some((_, Some(scale))) => Some(QParams::per_tensor(spec.dtype, scale, 0).map_err(bad)?),
-        _ => None,
+        _ if rule.is_some_and(|r| r.observer.is_some()) => None,
+        _ => wanted.bound.map(|b| internals::bounded(spec.dtype, b)).transpose().map_err(bad)?,
     };
     Ok(match params {
         Some(params) => {

@@ -1,11 +1,11 @@
 //! Operators that exporters take apart are put together again, so that they are calibrated as one: layer
-//! normalisation and Gelu. The result differs from the parts by rounding only.
+//! normalisation and Gelu. The result differs from the parts by rounding only. Attention stays apart, as a product, a
+//! softmax and a product; the tensors inside it are found here.
 
 use super::PassError;
-use crate::graph::attrs::Input;
-use crate::graph::{Attrs, Graph, Node, Reader, Source, ValueId};
+use crate::graph::{Attrs, Graph, Node, QuantRule, ValueId};
 use crate::ops;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Puts together what is recognised.
 ///
@@ -35,14 +35,87 @@ struct Found {
 impl Found {
     fn apply(self, graph: &mut Graph, at: usize) -> Result<(), PassError> {
         let label = graph.nodes()[at].label();
-        let def = ops::by_name(self.op).expect("an operator of ours");
-        let typed = self.inputs.iter().map(|v| Some(Input { ty: graph.value(*v).ty.clone(), known: None }));
-        let mut reader = Reader::new(Source::Graph, def.name, self.attrs, typed.collect(), 1);
-        let op = (def.read)(&mut reader).map_err(|error| PassError::Op { node: label, error })?;
+        let types: Vec<_> = self.inputs.iter().map(|v| graph.value(*v).ty.clone()).collect();
+        let op = ops::build(self.op, self.attrs, &types);
+        let op = op.map_err(|error| PassError::Op { node: label, error })?;
         graph.set_op(at, op);
         graph.set_inputs(at, self.inputs);
         Ok(())
     }
+}
+
+/// Softmax over scores that a product of two runtime tensors makes, before another such product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// Index of the softmax.
+    pub softmax: usize,
+    /// From what the first product makes to what the softmax takes: scores, scaled and masked.
+    pub scores: Vec<ValueId>,
+    /// What the softmax gives.
+    pub probabilities: ValueId,
+}
+
+/// Every attention of a graph.
+pub fn attention(graph: &Graph) -> Vec<Attention> {
+    let m = Matcher::new(graph);
+    let runtime = |v: &ValueId| graph.value(*v).constant.is_none();
+    let is_product = |n: &Node| n.op.def().name == "MatMul" && n.inputs.iter().all(runtime);
+    let moves = |n: &Node| matches!(n.op.quant_rule(), QuantRule::Codes);
+    let scores = |from: ValueId| -> Option<Vec<ValueId>> {
+        let (mut seen, mut open) = (vec![from], vec![from]);
+        let mut found = false;
+        while let Some(v) = open.pop() {
+            let Some(node) = m.producers.get(&v).map(|i| &graph.nodes()[*i]) else { continue };
+            let scales = ["Add", "Sub", "Mul", "Div", "Where"].contains(&node.op.def().name);
+            if is_product(node) {
+                found = true;
+            } else if scales || moves(node) {
+                let whole = |i: &&ValueId| graph.value(**i).ty.elements() == graph.value(from).ty.elements();
+                let inputs = node.inputs.iter().filter(|i| runtime(i)).filter(whole);
+                let new: Vec<ValueId> = inputs.filter(|i| !seen.contains(i)).copied().collect();
+                seen.extend(&new);
+                open.extend(new);
+            }
+        }
+        // Masks that are computed are no scores.
+        seen.retain(|v| behind_product(&m, *v, &is_product));
+        found.then_some(seen)
+    };
+    let feeds = |from: ValueId| {
+        let mut open = vec![from];
+        while let Some(v) = open.pop() {
+            for i in m.users.get(&v).into_iter().flatten() {
+                let node = &graph.nodes()[*i];
+                if is_product(node) {
+                    return true;
+                }
+                if moves(node) {
+                    open.extend(&node.outputs);
+                }
+            }
+        }
+        false
+    };
+    let nodes = graph.nodes().iter().enumerate().filter(|(_, n)| n.op.def().name == "Softmax");
+    let found = nodes.filter_map(|(softmax, n)| {
+        let scores = scores(n.inputs[0])?;
+        feeds(n.outputs[0]).then(|| Attention { softmax, scores, probabilities: n.outputs[0] })
+    });
+    found.collect()
+}
+
+/// Whether a product is among what makes a value of the same size.
+fn behind_product(m: &Matcher, v: ValueId, is_product: &impl Fn(&Node) -> bool) -> bool {
+    let (mut seen, mut open) = (HashSet::from([v]), vec![v]);
+    while let Some(at) = open.pop() {
+        let Some(node) = m.producers.get(&at).map(|i| &m.graph.nodes()[*i]) else { continue };
+        if is_product(node) {
+            return true;
+        }
+        let same = |i: &&ValueId| m.graph.value(**i).ty.elements() == m.graph.value(v).ty.elements();
+        open.extend(node.inputs.iter().filter(same).filter(|i| seen.insert(**i)));
+    }
+    false
 }
 
 struct Matcher<'a> {

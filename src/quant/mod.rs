@@ -4,11 +4,13 @@
 //! [`Rounding`] and [`Division`] say how the quotient is formed and rounded. Infinities saturate; NaN becomes the zero
 //! point. Whoever feeds a quantizer counts the NaNs.
 
+mod fixed;
 mod params;
 mod quantizer;
 mod scale;
 mod step;
 
+pub use fixed::{Mantissa, Multiplier, Multipliers};
 pub use params::{Division, QParams, QuantError, Rounding, SCALE_MAX, SCALE_MIN};
 pub use quantizer::{Origin, Quantizer, Role, Spec, State};
 pub use scale::{Range, Scheme, power_of_two};

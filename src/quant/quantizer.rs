@@ -104,6 +104,8 @@ pub struct Spec {
     pub role: Role,
     /// What finds the range, as configurations write it: `mse`, `percentile=99.99`.
     pub observer: String,
+    /// The id of the node in whose integer form its tensor lies, where it lies in one.
+    pub owner: Option<u32>,
 }
 
 impl Spec {
@@ -118,6 +120,7 @@ impl Spec {
             division: Division::Multiply,
             role,
             observer: observer.to_owned(),
+            owner: None,
         }
     }
 }

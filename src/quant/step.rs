@@ -41,12 +41,12 @@ impl Step {
         self.zero_point
     }
 
-    /// Lowest and highest code.
+    /// The least and the greatest code.
     pub fn codes(&self) -> (i32, i32) {
         (self.low, self.high)
     }
 
-    /// How quotients become integers.
+    /// How quotients are rounded.
     pub fn rounding(&self) -> Rounding {
         self.rounding
     }
@@ -54,6 +54,20 @@ impl Step {
     /// How quotients are formed.
     pub fn division(&self) -> Division {
         self.division
+    }
+
+    /// The code that is this many steps from zero, or the nearest one there is.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
+    pub fn place(&self, steps: i64) -> i32 {
+        steps.saturating_add(i64::from(self.zero_point)).clamp(i64::from(self.low), i64::from(self.high))
+            as i32
+    }
+
+    /// The code of a number of f64, the quotient formed in f64: for the entries of tables.
+    #[allow(clippy::cast_possible_truncation, reason = "clamped by `place`")]
+    pub fn quantize_exact(&self, x: f64) -> i32 {
+        self.place(self.rounding.round(x / f64::from(self.scale)) as i64)
     }
 
     /// The code of a number; the zero point of NaN.

@@ -1,7 +1,7 @@
 //! The rules that find what is worth a look.
 
 use super::{Checker, Finding, Severity};
-use crate::graph::{Node, QuantRule, ValueId};
+use crate::graph::{Graph, Node, QuantRule, ValueId};
 use crate::observers::Summary;
 use crate::passes::fuse;
 use crate::quant::{Quantizer, Range, Role, State};
@@ -265,18 +265,19 @@ impl Checker<'_> {
             }
         }
     }
+}
 
-    pub(super) fn states(&self, out: &mut Vec<Finding>) {
-        for n in self.graph.nodes() {
-            let Some(q) = n.quantizer() else { continue };
-            if q.state == State::Validation && q.params.is_none() {
-                out.push(Finding {
-                    rule: "never-calibrated",
-                    severity: Severity::Error,
-                    node: n.label(),
-                    message: "the quantizer never saw data: `samebit calibrate` gives it a scale".into(),
-                });
-            }
+/// Quantizers without parameters, those inside composite operators among them.
+pub(super) fn states(graph: &Graph, out: &mut Vec<Finding>) {
+    for n in graph.nodes() {
+        let Some(q) = n.quantizer() else { continue };
+        if q.state == State::Validation && q.params.is_none() {
+            out.push(Finding {
+                rule: "never-calibrated",
+                severity: Severity::Error,
+                node: n.label(),
+                message: "the quantizer never saw data: `samebit calibrate` gives it a scale".into(),
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The sections of the report.
 
 use super::{Checker, Section};
-use crate::graph::{Node, QuantRule, ValueId};
+use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId};
 use crate::passes::fuse;
 use crate::quant::{Origin, Role, State};
 use crate::tensor::DType;
@@ -177,7 +177,7 @@ impl Checker<'_> {
         let mut row = |name: &str, what: &str| rows.push(vec![name.to_owned(), what.to_owned()]);
         for n in self.graph.nodes() {
             if let Some(q) = n.quantizer() {
-                if q.origin == Origin::Fixed {
+                if q.origin == Origin::Fixed && q.spec.role != Role::Tap {
                     row(&n.name, "fixed scale");
                 }
                 if q.spec.role == Role::Weight && q.spec.dtype != DType::I8 {
@@ -202,4 +202,22 @@ impl Checker<'_> {
         }
         Section { key: "unusual", title: "7. Unusual settings", header: vec!["name", "setting"], rows }
     }
+}
+
+/// Rows of section 5 for the tensors inside composite operators.
+pub(super) fn internals(graph: &Graph) -> impl Iterator<Item = Vec<String>> {
+    graph.nodes().iter().filter_map(|n| {
+        let q = n.quantizer()?;
+        let owner = graph.node(NodeId(q.spec.owner?))?;
+        let scale = q.params.as_ref().map_or("-".to_owned(), |p| format!("{:?}", p.scales()[0]));
+        Some(vec![
+            graph.value(n.inputs[0]).name.clone(),
+            format!("inside {}", owner.op.def().name),
+            "-".to_owned(),
+            q.spec.dtype.to_string(),
+            "-".to_owned(),
+            format!("{} ({})", q.spec.observer, q.origin),
+            scale,
+        ])
+    })
 }

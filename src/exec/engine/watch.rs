@@ -91,6 +91,7 @@ impl Engine {
             let part = self.observe_at_once(count, &part, watching)?;
             out.frames.iter_mut().zip(part.frames).for_each(|(all, new)| all.extend(new));
             out.dispatches += part.dispatches;
+            out.arena_bytes = out.arena_bytes.max(part.arena_bytes);
             out.cpu_ops = part.cpu_ops;
             done += count;
         }
@@ -109,12 +110,12 @@ impl Engine {
         };
         let watches = Watch::all(&self.graph, &watching.values, batch, self.separable)?;
         let mut frames = vec![Vec::new(); watches.len()];
-        specialise(&self.graph, known, batch)?.watch(inputs, &mut |v, x| {
+        let arena_bytes = specialise(&self.graph, known, batch)?.watch(inputs, &mut |v, x| {
             if let Some(i) = watches.iter().position(|w| w.value == v) {
                 frames[i] = watches[i].frames.observe(x, &mut watching.summaries[i]);
             }
         })?;
-        Ok(Observed { frames, ..Observed::default() })
+        Ok(Observed { frames, arena_bytes, ..Observed::default() })
     }
 }
 

@@ -116,7 +116,12 @@ impl GpuExecutor {
             stats
         });
         let frames = frames.collect();
-        Ok(Observed { frames, dispatches: ready.plan.dispatches(), cpu_ops: ready.plan.cpu_ops.clone() })
+        Ok(Observed {
+            frames,
+            dispatches: ready.plan.dispatches(),
+            arena_bytes: ready.plan.batch_bytes(),
+            cpu_ops: ready.plan.cpu_ops.clone(),
+        })
     }
 
     /// Moves the histograms from the device to `summaries`.

@@ -46,6 +46,9 @@ pub enum ExportError {
     /// Quantizers without frozen parameters.
     #[error("{} quantizers are not calibrated (`samebit calibrate` finds their scales): {}", .0.len(), .0.join(", "))]
     Uncalibrated(Vec<String>),
+    /// A graph that breaks a rule.
+    #[error("{0}")]
+    Graph(String),
     /// What ONNX cannot say.
     #[error("{} nodes have no form in operator set {OPSET}:\n  {}", .0.len(), .0.join("\n  "))]
     Unsaid(Vec<String>),
@@ -59,6 +62,14 @@ pub enum ExportError {
 /// # Errors
 /// See [`ExportError`].
 pub fn export(graph: &Graph) -> Result<Exported, ExportError> {
+    // ONNX has no place for what is inside an operator.
+    let stripped;
+    let graph = if graph.has_internals() {
+        stripped = graph.clone().without_internals().map_err(|e| ExportError::Graph(e.to_string()))?;
+        &stripped
+    } else {
+        graph
+    };
     let mut w = Writer::new(graph);
     w.constants();
     for node in graph.nodes() {

@@ -2,6 +2,7 @@
 //!
 //! *Shapes*: `[..], [..] -> [..]`, as NumPy broadcasts.
 
+mod quotient;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Internals, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -306,6 +307,18 @@ impl Op for Binary {
         match self.row.forms[0].apply {
             Apply::F32(_) if self.row.kind != Kind::Modulo => QuantRule::Compute,
             _ => QuantRule::Float,
+        }
+    }
+
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+        let is_quotient = self.row.def.name == "Div";
+        is_quotient.then(|| quotient::integer(params, inputs)).transpose()
+    }
+
+    fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
+        match self.row.def.name {
+            "Div" if inputs[1].dtype == DType::F32 => quotient::internals(&inputs[1]),
+            _ => Ok(Internals::default()),
         }
     }
 }

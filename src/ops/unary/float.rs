@@ -101,6 +101,19 @@ unary!(log, "Log", ["Log"], [], "f32", 0.0,
     F32: "unary/log.wgsl", ["shared/math_log.wgsl"], [(0.5, 1.6), (1e-6, 1e-3), (1.0, 1e9)],
     |x: f32, _, _| libm::logf(x);
 );
+unary!(
+    /// |x| / 2^floor(log2 |x|), in [1, 2): what tables of normalised operands are entered with. A NaN for what is not
+    /// finite, 0 for 0 and denormals.
+    mantissa, "Mantissa", [], [], "f32", 0.0,
+    F32: "unary/mantissa.wgsl", [], [(0.1, 9.0), (-3e9, -1e-9)], |x: f32, _, _| {
+        let bits = x.to_bits() & 0x7fff_ffff;
+        match bits >> 23 {
+            0 => 0.0,
+            255 => f32::NAN,
+            _ => f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000),
+        }
+    };
+);
 unary!(mish, "Mish", ["Mish"], [], "f32", DIVISION,
     F32: "unary/mish.wgsl", ["shared/math_exp.wgsl"], [(-9.0, 9.0), (-30.0, -5.0)], |x: f32, _, _| {
         // tanh(log(1 + e)) = w / (w + 2) with w = e (e + 2); 1 for large x.

@@ -1,0 +1,79 @@
+//! What the benches share: devices, models, random inputs, the Python of the peers.
+
+#![allow(dead_code, reason = "each bench uses a part")]
+
+use samebit::gpu::{Choice, Device};
+use samebit::graph::sample::{Fill, Rng, SampleInput};
+use samebit::graph::{Graph, ValueId};
+use samebit::tensor::{Dim, Tensor};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Whether a row is asked for on the command line; all are without a filter.
+pub fn wanted() -> impl Fn(&str) -> bool {
+    let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    move |name| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str()))
+}
+
+/// The CPU, and a GPU if there is one, a software one included.
+pub fn devices() -> Vec<Device> {
+    let devices: Vec<Device> =
+        [Choice::Cpu, Choice::Gpu].iter().filter_map(|c| Device::open(c).ok()).collect();
+    for d in &devices {
+        println!("device: {d}");
+    }
+    devices
+}
+
+/// The folder of the example data.
+pub fn shared() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::env::var_os("SAMEBIT_SHARED").map_or_else(|| root.join("../shared"), PathBuf::from)
+}
+
+/// The models that are there.
+pub fn model_files() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut out = vec![root.join("assets/quickstart/digits.onnx")];
+    let resnet = root.join("target/resnet18.onnx");
+    if !resnet.exists()
+        && let Some(python) = peer_python()
+    {
+        let script = root.join("scripts/resnet18_shapes.py");
+        let done = Command::new(python).arg(script).arg(&resnet).status();
+        if !done.is_ok_and(|s| s.success()) {
+            println!("scripts/resnet18_shapes.py did not run (it needs the package onnx): no ResNet-18");
+        }
+    }
+    out.extend(resnet.exists().then_some(resnet));
+    if let Ok(dir) = std::fs::read_dir(shared().join("data/models")) {
+        let mut models: Vec<PathBuf> = dir.flatten().map(|e| e.path()).collect();
+        models.sort();
+        out.extend(models);
+    }
+    out
+}
+
+/// Uniform values in 0..1 for every input.
+pub fn random_inputs(graph: &Graph, batch: usize) -> Vec<Tensor> {
+    let mut rng = Rng::new(3);
+    let draw = |id: &ValueId| {
+        let ty = &graph.value(*id).ty;
+        let shape: Vec<usize> = ty.shape.iter().map(|d: &Dim| d.at(batch).expect("small")).collect();
+        SampleInput::of(shape, Fill::Range(0.0, 1.0)).draw(&mut rng)
+    };
+    graph.inputs.iter().map(draw).collect()
+}
+
+/// The Python that has the peers' packages.
+pub fn peer_python() -> Option<PathBuf> {
+    std::env::var_os("SAMEBIT_PEER_PYTHON").map(PathBuf::from)
+}
+
+/// A device in a word.
+pub fn short(device: &Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Gpu(gpu) => gpu.adapter.name.clone(),
+    }
+}
