@@ -8,9 +8,9 @@
 //! Then `samebit calibrate` on the CPU and ONNX Runtime's three calibrators on the same 64 (or N) frames, each in a process
 //! of its own, with the Python that `SAMEBIT_PEER_PYTHON` names: seconds (median of three rounds) and peak memory.
 
-mod common;
+mod subjects;
 
-use common::{devices, model_files, peer_python, random_inputs, shared, short, wanted};
+use subjects::{devices, model_files, peer_python, random_inputs, shared, short, wanted};
 use samebit::analysis::calibrate::{fill, watched};
 use samebit::analysis::moving::Moving;
 use samebit::analysis::statistics::Statistics;

@@ -6,9 +6,9 @@
 //! (written by `scripts/resnet18_shapes.py`) and every model of `shared/data/models` beside the checkout, if there.
 //! Inputs are random: decoding and preprocessing are not measured.
 
-mod common;
+mod subjects;
 
-use common::{devices, model_files, peer_python, random_inputs, short, wanted};
+use subjects::{devices, model_files, peer_python, random_inputs, short, wanted};
 use samebit::exec::Engine;
 use samebit::gpu::Device;
 use samebit::graph::attrs::Input;
