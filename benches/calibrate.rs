@@ -1,5 +1,5 @@
 //! What `calibrate` costs: seconds of observing frames over seconds of a plain run of them, and of the observers that
-//! find ranges afterwards.
+//! find ranges afterwards; and what a run of the fake-quant graph costs that comes of it.
 //!
 //! `cargo bench --bench calibrate [-- FILTER] [--frames=N]`. For each model, batch and device, rounds of three runs of the same random
 //! frames: the model as `eval` runs it, the graph that `calibrate` makes of it run in the same way, and that graph
@@ -8,9 +8,8 @@
 //! Then `samebit calibrate` on the CPU and ONNX Runtime's three calibrators on the same 64 (or N) frames, each in a process
 //! of its own, with the Python that `SAMEBIT_PEER_PYTHON` names: seconds (median of three rounds) and peak memory.
 
-mod common;
+mod subjects;
 
-use common::{devices, model_files, peer_python, random_inputs, shared, short, wanted};
 use samebit::analysis::calibrate::{fill, watched};
 use samebit::analysis::moving::Moving;
 use samebit::analysis::statistics::Statistics;
@@ -28,6 +27,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use subjects::{devices, model_files, peer_python, random_inputs, shared, short, wanted};
 
 /// Rounds, at least; more within [`TIME`].
 const ROUNDS: usize = 5;
@@ -40,7 +40,8 @@ fn main() {
     let devices = devices();
     println!(
         "\nmodel, batch, device, seconds of a run of the model, calibration graph over it, observing over it (fastest..slowest round), \
-         observing over the calibration graph, observing over a run by processor time, tensors observed, seconds of finding all ranges"
+         observing over the calibration graph, observing over a run by processor time, tensors observed, \
+         seconds of finding all ranges, fake-quant graph over the calibration graph"
     );
     for path in model_files() {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -114,8 +115,17 @@ fn row(model: &Graph, graph: &Graph, device: &Device, batch: usize) -> (String, 
     let median = |all: &[f64]| all[all.len() / 2];
     let cost = of(|r| r[2] / r[0]);
     let run = median(&of(|r| r[0]));
+    let (finding, quantized) = finding(graph, &values, &mut observing, &inputs);
+    let mut quantized = engine(&quantized);
+    let mut rounds_after = Vec::new();
+    let start = Instant::now();
+    while rounds_after.len() <= ROUNDS || start.elapsed() < TIME {
+        let a = seconds(|| folded.run(&inputs, &[]).expect("runs")).0;
+        let b = seconds(|| quantized.run(&inputs, &[]).expect("runs")).0;
+        rounds_after.push(b / a);
+    }
     let row = format!(
-        "{run:.4}, {:.2}, {:.2} ({:.2}..{:.2}), {:.2}, {:.2}, {}, {:.3}",
+        "{run:.4}, {:.2}, {:.2} ({:.2}..{:.2}), {:.2}, {:.2}, {}, {finding:.3}, {:.2}",
         median(&of(|r| r[1] / r[0])),
         median(&cost),
         cost[0],
@@ -123,13 +133,13 @@ fn row(model: &Graph, graph: &Graph, device: &Device, batch: usize) -> (String, 
         median(&of(|r| r[2] / r[1])),
         median(&of(|r| r[3])),
         values.len(),
-        finding(graph, &values, &mut observing, &inputs)
+        median(&sorted(rounds_after.split_off(1)))
     );
     (row, run)
 }
 
-/// Seconds of finding all ranges, those of weights included, from what was observed.
-fn finding(graph: &Graph, values: &[ValueId], engine: &mut Engine, inputs: &[Tensor]) -> f64 {
+/// Seconds of finding all ranges, those of weights included, from what was observed, and the fake-quant graph.
+fn finding(graph: &Graph, values: &[ValueId], engine: &mut Engine, inputs: &[Tensor]) -> (f64, Graph) {
     let prepared = prepare(graph, &QuantConfig::default()).expect("the default fits");
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("frames.npy");
@@ -141,8 +151,7 @@ fn finding(graph: &Graph, values: &[ValueId], engine: &mut Engine, inputs: &[Ten
     statistics.tensors =
         names.into_iter().zip(engine.summaries().expect("collected").iter().cloned()).collect();
     let (seconds, filled) = seconds(|| fill(&prepared, &statistics.tensors, &Moving::default()));
-    filled.expect("every tensor was observed");
-    seconds
+    (seconds, filled.expect("every tensor was observed").graph)
 }
 
 /// ONNX Runtime's calibrators beside ours.

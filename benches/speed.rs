@@ -1,30 +1,31 @@
-//! Speed of the executors: images per second for each model and device, GFLOP/s of products and convolutions, and the
-//! ratio to ONNX Runtime measured in the same run.
+//! Speed of the executors: images per second for each model and device, GFLOP/s of products and convolutions, GB/s of
+//! quantizers, and the ratio to ONNX Runtime measured in the same run.
 //!
 //! `cargo bench --bench speed [-- FILTER]`. The peer is run by the Python that `SAMEBIT_PEER_PYTHON` names, with the packages of
 //! `benches/peers/requirements.txt`; without it the ratio is left out. Models are the bundled one, a ResNet-18 shape
 //! (written by `scripts/resnet18_shapes.py`) and every model of `shared/data/models` beside the checkout, if there.
 //! Inputs are random: decoding and preprocessing are not measured.
 
-mod common;
+mod subjects;
 
-use common::{devices, model_files, peer_python, random_inputs, short, wanted};
 use samebit::exec::Engine;
 use samebit::gpu::Device;
 use samebit::graph::attrs::Input;
 use samebit::graph::sample::{Fill, Rng, SampleInput};
-use samebit::graph::{Attrs, Graph, Reader, Source};
+use samebit::graph::{Attrs, Graph, Reader, Source, Stage};
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::ops;
 use samebit::tensor::{DType, TensorType};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use subjects::{devices, model_files, peer_python, random_inputs, short, wanted};
 
 fn main() {
     let wanted = wanted();
     let devices = devices();
     kernels(&devices, &wanted);
+    passes(&devices, &wanted);
     models(&devices, &wanted);
 }
 
@@ -113,6 +114,38 @@ fn kernels(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
                 engine.run(std::slice::from_ref(&x), &[]).expect("runs");
             });
             println!("{label}, {}, {:.1}", short(device), flops / seconds / 1e9);
+        }
+    }
+}
+
+/// Bytes per second of one pass of a quantizer over memory, read and written, and of the least that a pass can do. The
+/// time of one is the difference of two chains, so that what is transferred does not count. The CPU quantizes in place.
+fn passes(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
+    const ELEMENTS: usize = 4 << 20;
+    println!("\npass over 4M elements, device, GB/s (median)");
+    let attrs = |op| match op {
+        "FakeQuant" => {
+            Attrs::new().str("state", "validation").floats("scale", &[0.01]).ints("zero_point", [0])
+        }
+        _ => Attrs::new(),
+    };
+    for op in ["FakeQuant", "Neg"].into_iter().filter(|op| wanted(&format!("pass {op}"))) {
+        for device in devices.iter().filter(|d| !matches!(d, Device::Cpu)) {
+            let [one, nine] = [1, 9].map(|n| {
+                let mut g = one_op(op, attrs(op), &[&[ELEMENTS]]);
+                g.stage = Stage::FakeQuant;
+                let op = g.nodes()[0].op.clone();
+                for i in 1..n {
+                    let (name, v) = (format!("op{i}"), g.outputs[0]);
+                    g.outputs = g.add_node(name, None, op.clone(), &[v], &[format!("y{i}")]).expect("fits");
+                }
+                let x = [SampleInput::f32([ELEMENTS]).draw(&mut Rng::new(2))];
+                let mut engine = Engine::new(g, device);
+                median(|| drop(engine.run(&x, &[]).expect("runs")))
+            });
+            #[allow(clippy::cast_precision_loss, reason = "a rate")]
+            let bytes = (8 * 8 * ELEMENTS) as f64;
+            println!("pass {op}, {}, {:.1}", short(device), bytes / (nine - one) / 1e9);
         }
     }
 }

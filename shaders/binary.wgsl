@@ -3,6 +3,7 @@
 // y: n elements in n4 groups. Linear, or channels-last with c of 4*c4 lanes in use (c is 0 when linear).
 // a, b: in y's layout, addressed as shared/broadcast.wgsl says. dims: axes of y as they lie in memory.
 struct Params {
+    epilogue: Epilogue,
     n4: u32,
     n: u32,
     c: u32,
@@ -50,6 +51,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    let out = f(load_a(i), load_b(i), params.p);
+    let out = epilogue(f(load_a(i), load_b(i), params.p));
     y[i] = select(Y(), out, lanes_in_use(i, params.c, params.c4));
 }

@@ -1,7 +1,7 @@
 // y = dequantize(quantize(x)) element by element (shared/quantize.wgsl); NaN becomes 0.
 // x, y: n4 groups of four f32, any layout. One invocation computes one group.
-// table: channels rows of scale, 1/scale (bits), zero point. Element e of the linear order belongs to row
-// e / inner % channels; in a channels-last layout of c of 4*c4 lanes (c not 0) and more than one row, to its lane's.
+// table: channels (at least 2) rows of scale, 1/scale (bits), zero point. Element e of the linear order belongs to row
+// e / inner % channels, or where by_lane is 1, in a channels-last layout of c of 4*c4 lanes, to that of its lane.
 // Where c is not 0 the lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
@@ -21,14 +21,10 @@ struct Params {
 
 fn quantizer(i: u32) -> Quantizer {
     var q = Quantizer(vec4<f32>(1.0), vec4<f32>(1.0), vec4<i32>(0), params.low, params.high);
-    var row = vec4<u32>(0u);
-    if params.channels > 1u {
-        let lanes = vec4<u32>(0u, 1u, 2u, 3u);
-        if params.by_lane != 0u {
-            row = min(lanes + 4u * (i % params.c4), vec4<u32>(params.channels - 1u));
-        } else {
-            row = ((lanes + 4u * i) / params.inner) % params.channels;
-        }
+    let lanes = vec4<u32>(0u, 1u, 2u, 3u);
+    var row = min(lanes + 4u * (i % max(params.c4, 1u)), vec4<u32>(params.channels - 1u));
+    if params.by_lane == 0u {
+        row = ((lanes + 4u * i) / params.inner) % params.channels;
     }
     for (var l = 0u; l < 4u; l += 1u) {
         q.scale[l] = bitcast<f32>(table[3u * row[l]]);

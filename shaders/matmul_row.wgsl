@@ -21,8 +21,5 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         let at = col + k * params.b_row;
         s = fma(vec4<f32>(a[row + k * params.a_col]), vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]), s);
     }
-    store(z, i, j, s.x);
-    store(z, i, j + 1u, s.y);
-    store(z, i, j + 2u, s.z);
-    store(z, i, j + 3u, s.w);
+    store4(z, i, j, s);
 }

@@ -2,6 +2,7 @@
 // x, y: n4 groups of four, any layout. One invocation computes one group.
 // Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
 struct Params {
+    epilogue: Epilogue,
     n4: u32,
     c: u32,
     c4: u32,
@@ -20,6 +21,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let v = x[i];
-    let out = keep_nan(v, f(v, params.a, params.b));
+    let out = epilogue(keep_nan(v, f(v, params.a, params.b)));
     y[i] = select(Y(), out, lanes_in_use(i, params.c, params.c4));
 }

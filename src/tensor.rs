@@ -420,6 +420,14 @@ impl Tensor {
         &self.data
     }
 
+    /// The elements of an f32 tensor to be changed; a copy of them where another tensor shares them. Panics on another type.
+    pub fn f32s_mut(&mut self) -> &mut [f32] {
+        match &mut self.data {
+            Data::F32(v) => Arc::make_mut(v).as_mut_slice(),
+            _ => panic!("the type was checked"),
+        }
+    }
+
     /// Takes the storage out.
     pub fn into_data(self) -> Data {
         self.data

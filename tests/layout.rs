@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "analysis",
         &[
+            "names",
             "tensor",
             "quant",
             "graph",

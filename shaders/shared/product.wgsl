@@ -1,5 +1,6 @@
 // Batches of matrix products: what their kernels share. Strides are in elements.
 struct Params {
+    epilogue: Epilogue,
     batch: vec4<u32>,    // axes of the batch of y
     a_batch: vec4<u32>,  // steps of a and b along them
     b_batch: vec4<u32>,
@@ -34,13 +35,27 @@ fn batch_start(z: u32) -> vec2<u32> {
     return vec2<u32>(i.x + i.y + i.z + i.w, j.x + j.y + j.z + j.w);
 }
 
-// What follows the sum.
-fn store(z: u32, i: u32, j: u32, s: f32) {
-    if i < params.m && j < params.n {
-        var v = params.alpha * s;
-        if params.has_c != 0u {
-            v += params.beta * c[i * params.c_row + j * params.c_col];
-        }
-        y[(z * params.m + i) * params.n + j] = v;
+// What follows the sums of columns j to j + 3.
+fn store4(z: u32, i: u32, j: u32, s: vec4<f32>) {
+    if i >= params.m || j >= params.n {
+        return;
+    }
+    var v = params.alpha * s;
+    if params.has_c != 0u {
+        let column = min(j + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u));
+        let at = i * params.c_row + column * params.c_col;
+        v += params.beta * vec4<f32>(c[at.x], c[at.y], c[at.z], c[at.w]);
+    }
+    v = epilogue(v);
+    let first = (z * params.m + i) * params.n + j;
+    y[first] = v.x;
+    if j + 1u < params.n {
+        y[first + 1u] = v.y;
+    }
+    if j + 2u < params.n {
+        y[first + 2u] = v.z;
+    }
+    if j + 3u < params.n {
+        y[first + 3u] = v.w;
     }
 }

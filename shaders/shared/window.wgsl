@@ -1,5 +1,6 @@
 // A window over the spatial axes of x, channels last, missing axes of length 1: what the convolutions share.
 struct Params {
+    epilogue: Epilogue,
     input: vec4<u32>,    // id, ih, iw, c4
     output: vec4<u32>,   // od, oh, ow, o4
     kernel: vec4<u32>,   // kd, kh, kw, cg4
@@ -47,6 +48,6 @@ fn bias_of(q: u32) -> vec4<f32> {
 fn store(p: u32, q: u32, s: vec4<f32>, bias: vec4<f32>) {
     if p < params.pixels && q < params.output.w {
         let i = p * params.output.w + q;
-        y[i] = mask_lanes(s + bias, i, params.o, params.output.w);
+        y[i] = mask_lanes(epilogue(s + bias), i, params.o, params.output.w);
     }
 }

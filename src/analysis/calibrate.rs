@@ -2,8 +2,9 @@
 
 mod numbers;
 
+use super::checkpoint::{self, Saving};
 use super::moving::Moving;
-use super::statistics::{Skipped, Statistics};
+use super::statistics::Statistics;
 use crate::data::shards::{Provenance, Shard};
 use crate::data::{BoundDataset, DataError, Dataset, Loader, LoaderOptions};
 use crate::error::Error;
@@ -20,12 +21,6 @@ use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Time between two saves, unless saving takes long.
-const SAVE_EVERY: Duration = Duration::from_secs(2);
-
-/// Saving may take this part of the time.
-const SAVE_SHARE: u32 = 20;
 
 /// How a pass over the data goes.
 #[derive(Clone, Debug, Default)]
@@ -164,9 +159,10 @@ pub fn observe(
         return Err(Error::Usage(format!("{what}; run the whole data at once, or take minmax")));
     }
     let mut out = Observed::new(stats.clone(), moving);
-    let mut saving = Saving { path: options.stats.as_deref(), last: Instant::now(), cost: Duration::ZERO };
+    let mut saving = Saving::new();
+    let path = options.stats.as_deref();
     // At once, so that a file that cannot be written is seen before hours of work.
-    saving.save(&stats)?;
+    path.map(|path| saving.save(|| stats.save(path))).transpose()?;
     progress(before);
     if rest.is_empty() {
         out.statistics = stats;
@@ -184,6 +180,7 @@ pub fn observe(
     engine.watch(&values)?;
     // What the file held; summaries of this run are added to it.
     let held = stats.tensors.clone();
+    let skips_before = stats.skipped.len();
     loop {
         let batch = loader.next().transpose()?;
         if let Some(batch) = &batch {
@@ -203,22 +200,16 @@ pub fn observe(
             out.moving.observe(&names, &seen.frames);
         }
         stats.done = before + loader.frames() + loader.skipped().len();
-        let known = stats.skipped.len();
-        let new = loader.skipped().iter().map(|s| Skipped {
-            position: shard.position(before + s.position),
-            sample: s.sample.clone(),
-            reason: s.reason.clone(),
-        });
-        let new: Vec<Skipped> = new.filter(|s| !stats.skipped[..known].contains(s)).collect();
-        stats.skipped.extend(new);
+        let seen = stats.skipped.len() - skips_before;
+        stats.skipped.extend(checkpoint::new_skips(loader.skipped(), seen, shard, before));
         progress(stats.done);
-        if batch.is_none() || saving.is_due() {
+        if batch.is_none() || (path.is_some() && saving.is_due()) {
             for (name, summary) in names.iter().zip(engine.summaries()?) {
                 let mut all = held[name].clone();
                 all.merge(summary);
                 stats.tensors.insert(name.clone(), all);
             }
-            saving.save(&stats)?;
+            path.map(|path| saving.save(|| stats.save(path))).transpose()?;
         }
         if batch.is_none() {
             break;
@@ -236,41 +227,16 @@ pub(super) fn bind(graph: &Graph, data: &Dataset) -> Result<BoundDataset, Error>
 }
 
 fn open(path: &Path, resume: bool, fresh: Statistics) -> Result<Statistics, Error> {
-    if !path.exists() {
+    if !checkpoint::is_there(path, resume)? {
         return Ok(fresh);
     }
     let wrong = |what: String| DataError::new(path, what);
-    if !resume {
-        return Err(wrong("is there already".into()).help("--resume goes on with it; or remove it").into());
-    }
     let stats = Statistics::load(path)?;
-    let fits = fresh.provenance.check(&stats.provenance);
-    fits.map_err(|e| wrong(format!("belongs to another calibration: {e}")).help("give another --stats"))?;
+    checkpoint::check(path, "calibration", "--stats", [&fresh.provenance, &stats.provenance])?;
     if stats.shards != fresh.shards || !stats.tensors.keys().eq(fresh.tensors.keys()) {
         return Err(wrong("holds another shard or other tensors".into()).help("give another --stats").into());
     }
     Ok(stats)
-}
-
-/// When the file is saved next.
-struct Saving<'a> {
-    path: Option<&'a Path>,
-    last: Instant,
-    cost: Duration,
-}
-
-impl Saving<'_> {
-    fn is_due(&self) -> bool {
-        self.path.is_some() && self.last.elapsed() >= SAVE_EVERY.max(self.cost * SAVE_SHARE)
-    }
-
-    fn save(&mut self, stats: &Statistics) -> Result<(), Error> {
-        let Some(path) = self.path else { return Ok(()) };
-        let start = Instant::now();
-        stats.save(path)?;
-        (self.last, self.cost) = (Instant::now(), start.elapsed());
-        Ok(())
-    }
 }
 
 /// What became of a quantizer.

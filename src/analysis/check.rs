@@ -127,7 +127,9 @@ impl<'a> Checker<'a> {
         for (i, n) in graph.nodes().iter().enumerate() {
             let from = match n.op.quant_rule() {
                 QuantRule::Quantizer(_) => Some(i),
-                QuantRule::Codes | QuantRule::Clamp => n.inputs.first().and_then(|v| codes.get(v)).copied(),
+                QuantRule::Codes | QuantRule::Clamp { .. } => {
+                    n.inputs.first().and_then(|v| codes.get(v)).copied()
+                }
                 _ => None,
             };
             if let Some(q) = from {

@@ -2,6 +2,7 @@
 
 pub mod calibrate;
 pub mod check;
+mod checkpoint;
 pub mod eval;
 pub mod moving;
 pub mod partial;

@@ -5,7 +5,7 @@
 
 use crate::data::columns::{ColumnType, Table, Writer};
 use crate::data::shards::{Provenance, ShardSet};
-use crate::data::{DataError, Element};
+use crate::data::{DataError, Element, Skip};
 use crate::error::Error;
 use crate::observers::{ExactSum, HISTOGRAM, Parts, Summary};
 use serde::{Deserialize, Serialize};
@@ -17,17 +17,6 @@ const KIND: &str = "statistics";
 /// Version of the contents, raised when readers of the old one would misread the new one.
 const VERSION: u32 = 1;
 
-/// A sample that is not in the statistics.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Its position in the data set.
-    pub position: usize,
-    /// Its name.
-    pub sample: String,
-    /// Why it could not be read.
-    pub reason: String,
-}
-
 /// What the file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
@@ -37,7 +26,7 @@ struct Header {
     shards: ShardSet,
     /// Samples of the shards that were run or skipped.
     done: usize,
-    skipped: Vec<Skipped>,
+    skipped: Vec<Skip>,
     tensors: Vec<String>,
 }
 
@@ -51,7 +40,7 @@ pub struct Statistics {
     /// Samples of these parts that were run or skipped.
     pub done: usize,
     /// Samples that could not be read.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<Skip>,
     /// Summaries by the tensor's name.
     pub tensors: BTreeMap<String, Summary>,
 }
@@ -74,8 +63,7 @@ impl Statistics {
 
     /// Samples that its shards have.
     pub fn samples(&self) -> usize {
-        let ShardSet { of, indices } = &self.shards;
-        indices.iter().map(|i| self.provenance.count.saturating_sub(*i).div_ceil((*of).max(1))).sum()
+        self.shards.samples(self.provenance.count)
     }
 
     /// Frames that were run.

@@ -2,6 +2,7 @@
 
 use super::{BoundDataset, DataError, Unread};
 use crate::tensor::{DType, Tensor, element_count};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,7 +45,7 @@ fn first_rows(t: &Tensor, rows: usize) -> Tensor {
 }
 
 /// A sample that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skip {
     /// Its position in the data set.
     pub position: usize,

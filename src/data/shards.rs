@@ -98,6 +98,11 @@ impl ShardSet {
         Ok(())
     }
 
+    /// How many of `count` samples they have.
+    pub fn samples(&self, count: usize) -> usize {
+        self.indices.iter().map(|i| count.saturating_sub(*i).div_ceil(self.of.max(1))).sum()
+    }
+
     /// Those that are not there.
     pub fn missing(&self) -> impl Iterator<Item = usize> {
         (0..self.of).filter(|i| !self.indices.contains(i))

@@ -1,12 +1,17 @@
 //! The CPU executor: nodes in order, each as its operator defines it.
 
+use super::fuse::{Tail, tails};
 use super::{ExecError, Trace};
 use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::{Dim, Tensor};
-use std::collections::HashMap;
+use rayon::prelude::*;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Bytes of one tensor on the CPU: what a storage binding has at most anywhere, too.
 const TENSOR_BYTES: u64 = 2 << 30;
+
+/// Elements that one task changes in their place.
+const CHUNK: usize = 16 * 1024;
 
 /// Runs a concrete graph (see [`Graph::at_batch`]) on the CPU.
 #[derive(Debug)]
@@ -70,14 +75,19 @@ impl CpuExecutor {
             Some(t) => t.clone(),
             None => live[v].clone(),
         };
-        for (i, dead) in schedule {
-            let node = &self.graph.nodes()[*i];
+        for step in schedule {
+            let node = &self.graph.nodes()[step.node];
             let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
-            let outputs = super::eval(node, &self.scratch, &args)?;
+            let mut outputs = super::eval(node, &self.scratch, &args)?;
             drop(args);
-            node.outputs.iter().zip(&outputs).for_each(|(v, t)| show(*v, t));
-            live.extend(node.outputs.iter().copied().zip(outputs));
-            for v in dead.iter().filter(|v| !wanted(v)) {
+            if let ([y], false) = (outputs.as_mut_slice(), step.tails.is_empty()) {
+                let apply = |y: &mut [f32]| step.tails.iter().for_each(|(_, epilogue)| epilogue.apply(y));
+                y.f32s_mut().par_chunks_mut(CHUNK).for_each(apply);
+            }
+            let values = step.outputs(&self.graph);
+            values.iter().zip(&outputs).for_each(|(v, t)| show(*v, t));
+            live.extend(values.iter().copied().zip(outputs));
+            for v in step.dead.iter().filter(|v| !wanted(v)) {
                 if let Some(t) = live.remove(v) {
                     self.scratch.give_tensor(t);
                 }
@@ -89,20 +99,46 @@ impl CpuExecutor {
     }
 }
 
-/// Nodes by index, in order, each with the values that nobody needs after it.
-type Schedule = Vec<(usize, Vec<ValueId>)>;
+/// A node with those that change its result in its place.
+#[derive(Debug)]
+struct Step {
+    /// By index.
+    node: usize,
+    tails: Vec<Tail>,
+    /// Values that nobody needs after it.
+    dead: Vec<ValueId>,
+}
+
+impl Step {
+    fn outputs<'a>(&self, graph: &'a Graph) -> &'a [ValueId] {
+        let last = self.tails.last().map_or(self.node, |(tail, _)| *tail);
+        &graph.nodes()[last].outputs
+    }
+}
+
+/// In order.
+type Schedule = Vec<Step>;
 
 /// The nodes on which these values depend.
 fn schedule(graph: &Graph, wanted: impl IntoIterator<Item = ValueId>) -> Schedule {
-    let needed = graph.needed_nodes(wanted);
-    let mut out: Schedule =
-        (0..graph.nodes().len()).filter(|i| needed.contains(i)).map(|i| (i, Vec::new())).collect();
-    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
-    for (at, (i, _)) in out.iter().enumerate() {
-        let node = &graph.nodes()[*i];
-        last_use.extend(node.inputs.iter().chain(&node.outputs).map(|v| (*v, at)));
+    let wanted: BTreeSet<ValueId> = wanted.into_iter().collect();
+    let needed = graph.needed_nodes(wanted.iter().copied());
+    let mut tails = tails(graph, |i| needed.contains(&i), &wanted);
+    let mut absorbed: HashSet<usize> = HashSet::new();
+    let mut out = Schedule::new();
+    for node in (0..graph.nodes().len()).filter(|i| needed.contains(i)) {
+        if !absorbed.contains(&node) {
+            let tails = std::mem::take(&mut tails[node]);
+            absorbed.extend(tails.iter().map(|(tail, _)| *tail));
+            out.push(Step { node, tails, dead: Vec::new() });
+        }
     }
-    last_use.into_iter().for_each(|(v, at)| out[at].1.push(v));
+    let mut last_use: HashMap<ValueId, usize> = HashMap::new();
+    for (at, step) in out.iter().enumerate() {
+        let inputs = &graph.nodes()[step.node].inputs;
+        last_use.extend(inputs.iter().chain(step.outputs(graph)).map(|v| (*v, at)));
+    }
+    last_use.into_iter().for_each(|(v, at)| out[at].dead.push(v));
     out
 }
 
@@ -125,10 +161,10 @@ fn peak(graph: &Graph, schedule: &Schedule) -> u64 {
     let sum = |all: &[ValueId], from: u64| all.iter().fold(from, |n, v| n.saturating_add(bytes(graph, *v)));
     let mut alive = sum(&graph.inputs, 0);
     let mut peak = alive;
-    for (i, dead) in schedule {
-        alive = sum(&graph.nodes()[*i].outputs, alive);
+    for step in schedule {
+        alive = sum(step.outputs(graph), alive);
         peak = peak.max(alive);
-        let dead = dead.iter().filter(|v| !graph.outputs.contains(v));
+        let dead = step.dead.iter().filter(|v| !graph.outputs.contains(v));
         alive = dead.fold(alive, |n, v| n.saturating_sub(bytes(graph, *v)));
     }
     peak

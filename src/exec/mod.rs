@@ -3,6 +3,7 @@
 mod cpu;
 mod engine;
 mod frames;
+mod fuse;
 mod gpu;
 mod memory;
 mod observe;

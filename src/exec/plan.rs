@@ -8,6 +8,7 @@ mod build;
 #[cfg(test)]
 mod tests;
 
+use super::fuse::tails;
 use super::{ExecError, Watch};
 use crate::gpu::Limits;
 use crate::gpu::kernels::Access;
@@ -45,7 +46,7 @@ pub struct Span {
 /// A dispatch with its memory.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The node that it computes, or `copy of` a tensor; for messages.
+    /// The node that it computes and those that are its epilogue, or `copy of` a tensor; for messages.
     pub label: String,
     /// What runs.
     pub kernel: &'static Kernel,
@@ -130,8 +131,8 @@ impl Plan {
     /// A tensor or dispatch that is beyond the device, and a lowering that does not fit its kernel.
     pub fn new(graph: &Graph, taps: &[ValueId], limits: &Limits) -> Result<Plan, ExecError> {
         let wanted: BTreeSet<ValueId> = graph.outputs.iter().chain(taps).copied().collect();
-        let mut b = Builder::new(graph, limits);
         let needed = graph.needed_nodes(wanted.iter().copied());
+        let mut b = Builder::new(graph, limits, tails(graph, |i| needed.contains(&i), &wanted));
         for (i, node) in graph.nodes().iter().enumerate() {
             if needed.contains(&i) {
                 b.node(i, node)?;
@@ -149,10 +150,10 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn observing(graph: &Graph, watched: &[Watch], limits: &Limits) -> Result<Plan, ExecError> {
         let wanted: BTreeSet<ValueId> = watched.iter().map(|w| w.value).collect();
-        let mut b = Builder::new(graph, limits);
+        let needed = graph.needed_nodes(wanted.iter().copied());
+        let mut b = Builder::new(graph, limits, tails(graph, |i| needed.contains(&i), &wanted));
         b.expect(watched)?;
         b.watch(&graph.inputs)?;
-        let needed = graph.needed_nodes(wanted.iter().copied());
         for (i, node) in graph.nodes().iter().enumerate() {
             if needed.contains(&i) {
                 b.node(i, node)?;

@@ -1,5 +1,6 @@
 //! What a device is asked to do, as plain data: kernels, memory layouts, dispatches. Nothing here knows a GPU API.
 
+use super::epilogue::Epilogue;
 use crate::tensor::{DType, Dim, TensorType};
 
 /// A compute kernel: WGSL files concatenated in this order, the one with `main` last.
@@ -11,6 +12,13 @@ pub struct Kernel {
     pub sources: &'static [(&'static str, &'static str)],
     /// Fields of its `Params` uniform with their byte offsets, from the Rust struct; a test compares them with the WGSL.
     pub params: &'static [(&'static str, usize)],
+}
+
+impl Kernel {
+    /// Where its `Params` hold an [`Epilogue`], if it can apply one.
+    pub fn epilogue_offset(&self) -> Option<usize> {
+        self.params.iter().find(|(name, _)| *name == "epilogue").map(|(_, offset)| *offset)
+    }
 }
 
 /// A [`Kernel`] from files under `shaders/`: `kernel!("relu", Params, ["shared/grid.wgsl", "unary.wgsl"])`.
@@ -202,6 +210,8 @@ pub struct Dispatch {
     pub bind: Vec<Operand>,
     /// Workgroups.
     pub grid: [u32; 3],
+    /// What is done to elements before they are stored; something only for a kernel with a field `epilogue` in `Params`.
+    pub epilogue: Epilogue,
 }
 
 impl Dispatch {
@@ -213,7 +223,14 @@ impl Dispatch {
         grid: [u32; 3],
     ) -> Self {
         let params = bytemuck::bytes_of(params).to_vec();
-        Dispatch { kernel, overrides: Vec::new(), params, bind: bind.into(), grid }
+        Dispatch {
+            kernel,
+            overrides: Vec::new(),
+            params,
+            bind: bind.into(),
+            grid,
+            epilogue: Epilogue::default(),
+        }
     }
 
     /// Sets an `override` constant.

@@ -20,6 +20,7 @@
 
 pub mod attrs;
 mod edit;
+pub mod epilogue;
 pub mod file;
 mod json;
 pub mod lower;
@@ -29,6 +30,7 @@ pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
+pub use epilogue::Epilogue;
 pub use op::{CodeParams, Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
 pub use verify::GraphError;
 

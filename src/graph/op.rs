@@ -146,8 +146,14 @@ pub enum QuantRule<'a> {
         /// The axis of input 1 along which output channels lie, where that is a constant; -1 is the last one.
         channel_axis: i64,
     },
-    /// A clamp of its input, which may end the group of the operator before it.
-    Clamp,
+    /// A clamp of its input between two numbers, which may end the group of the operator before it. NaN stays; where the
+    /// bounds cross, the upper one wins.
+    Clamp {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
     /// Codes of input 0 pass through, with their parameters.
     Codes,
     /// Inputs and outputs are codes, each with parameters of its own.

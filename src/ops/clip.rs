@@ -2,32 +2,26 @@
 //!
 //! *Shapes*: `[..] -> [..]`.
 
+use super::pointwise;
 use super::unary::CHUNK;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, Epilogue, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
 
 crate::params! {
-    /// `Params` of `clip.wgsl`; the bounds as bits.
-    struct Params { n4: u32, c: u32, c4: u32, low: u32, high: u32 }
+    /// `Params` of `clip_i32.wgsl`.
+    struct Params { n4: u32, c: u32, c4: u32, low: i32, high: i32 }
 }
 
-static F32: Kernel = crate::kernel!(
-    "clip f32",
-    Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "shared/unary_f32.wgsl", "clip.wgsl"]
-);
-static I32: Kernel = crate::kernel!(
-    "clip i32",
-    Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/unary_i32.wgsl", "clip.wgsl"]
-);
+static I32: Kernel =
+    crate::kernel!("clip_i32", Params, ["shared/grid.wgsl", "shared/lanes.wgsl", "clip_i32.wgsl"]);
 
-pub(super) static DEF: OpDef = OpDef { name: "Clip", onnx: &["Clip"], read, kernels: &[&F32, &I32], samples };
+pub(super) static DEF: OpDef =
+    OpDef { name: "Clip", onnx: &["Clip"], read, kernels: &[&pointwise::KERNEL, &I32], samples };
 
 /// Bounds in the type of the tensor.
 #[derive(Clone, Copy, Debug)]
@@ -167,26 +161,26 @@ impl Op for Clip {
         if x.is_empty() {
             return Ok(Lowering::run([]));
         }
-        let (kernel, low, high) = match *self {
+        let (low, high) = match *self {
             Clip::F32(low, high) => {
                 let (low, high) = Clip::f32s(low, high);
-                (&F32, low.to_bits(), high.to_bits())
+                return Ok(pointwise::lower(x, Epilogue::clamp(low, high)));
             }
-            Clip::I32(low, high) => {
-                let (low, high) = Clip::i32s(low, high);
-                (&I32, low.cast_unsigned(), high.cast_unsigned())
-            }
+            Clip::I32(low, high) => Clip::i32s(low, high),
         };
         let n4 = x.place().len().div_ceil(4);
         let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
         let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), low, high };
         let bind = [Operand::Input(0), Operand::Output(0)];
-        Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(n4))]))
+        Ok(Lowering::run([Dispatch::new(&I32, &params, bind, flat_grid(n4))]))
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {
-        match self {
-            Clip::F32(..) => QuantRule::Clamp,
+        match *self {
+            Clip::F32(low, high) => {
+                let (low, high) = Clip::f32s(low, high);
+                QuantRule::Clamp { low, high }
+            }
             Clip::I32(..) => QuantRule::Float,
         }
     }

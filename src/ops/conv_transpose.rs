@@ -23,7 +23,16 @@ const KEPT: usize = 160 * 1024;
 static DENSE: Kernel = crate::kernel!(
     "conv_transpose",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "shared/slide_back.wgsl", "conv.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
+        "shared/window.wgsl",
+        "shared/slide_back.wgsl",
+        "conv.wgsl"
+    ]
 );
 static GROUPED: Kernel = crate::kernel!(
     "conv_transpose_grouped",
@@ -31,6 +40,9 @@ static GROUPED: Kernel = crate::kernel!(
     [
         "shared/grid.wgsl",
         "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
         "shared/window.wgsl",
         "shared/slide_back.wgsl",
         "conv_transpose_grouped.wgsl"

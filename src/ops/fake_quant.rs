@@ -2,11 +2,13 @@
 //!
 //! *Shapes*: `[..] -> [..]`. What it computes is defined by [`crate::quant`].
 
+use super::pointwise;
 use super::unary::CHUNK;
+use crate::graph::epilogue::numbers;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::{QuantRule, check};
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Scratch};
+use crate::graph::{Attrs, Epilogue, Op, OpDef, OpError, Reader, Scratch};
 use crate::quant::{Division, Origin, QParams, Quantizer, Role, Rounding, Scheme, Spec, State, Step};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use rayon::prelude::*;
@@ -25,7 +27,8 @@ static KERNEL: Kernel = crate::kernel!(
     ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "shared/quantize.wgsl", "fake_quant.wgsl"]
 );
 
-pub(super) static DEF: OpDef = OpDef { name: "FakeQuant", onnx: &[], read, kernels: &[&KERNEL], samples };
+pub(super) static DEF: OpDef =
+    OpDef { name: "FakeQuant", onnx: &[], read, kernels: &[&pointwise::KERNEL, &KERNEL], samples };
 
 #[derive(Debug)]
 struct FakeQuant(Quantizer);
@@ -174,8 +177,8 @@ impl Op for FakeQuant {
         let run = params.axis().map_or(CHUNK, |a| x.shape()[a + 1..].iter().product::<usize>().max(1));
         let runs = y.par_chunks_mut(run).zip(x.f32s().par_chunks(run)).enumerate();
         runs.with_min_len(CHUNK.div_ceil(run)).for_each(|(i, (y, x))| {
-            let step = steps[i % steps.len()];
-            step.fake_quantize_all(x, y);
+            y.copy_from_slice(x);
+            steps[i % steps.len()].fake_quantize_all(y);
         });
         Ok(vec![Tensor::from_f32(x.shape(), y)])
     }
@@ -189,6 +192,9 @@ impl Op for FakeQuant {
         let Some(q) = self.active() else { return Ok(Lowering::Alias) };
         if x.is_empty() {
             return Ok(Lowering::run([]));
+        }
+        if let Some(epilogue) = Epilogue::of(self) {
+            return Ok(pointwise::lower(x, epilogue));
         }
         let place = x.place();
         let last = x.layout == Layout::ChannelsLast;
@@ -214,11 +220,9 @@ impl Op for FakeQuant {
                 step.zero_point().cast_unsigned(),
             ]);
         }
-        let number = |at: Option<usize>| u32(at.unwrap_or(0));
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
-        let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4))
-            .with("ROUNDING", number(Rounding::ALL.iter().position(|r| *r == q.rounding)))
-            .with("DIVISION", number(Division::ALL.iter().position(|d| *d == q.division)));
+        let mut dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4));
+        dispatch.overrides.extend(numbers(q.rounding, q.division));
         Ok(Lowering::Run { dispatches: vec![dispatch], temps: Vec::new(), tables: vec![table] })
     }
 

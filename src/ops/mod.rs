@@ -32,6 +32,7 @@ mod normalize;
 mod one_hot;
 mod order;
 mod pad;
+mod pointwise;
 mod pool;
 mod product;
 mod range;

@@ -2,11 +2,13 @@
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
 use crate::graph::Scratch;
+use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, flat_grid, u32};
 
 crate::params! {
     /// `Params` of `shared/product.wgsl`.
     pub(super) struct Params {
+        epilogue: EpilogueParams,
         batch: [u32; 4],
         a_batch: [u32; 4],
         b_batch: [u32; 4],
@@ -36,10 +38,30 @@ const FEW_ROWS: usize = 3;
 /// Columns of one product on the CPU: the width of a panel.
 const COLUMNS: usize = 1024;
 
-static TILED: Kernel =
-    crate::kernel!("matmul", Params, ["shared/grid.wgsl", "shared/product.wgsl", "matmul.wgsl"]);
-static BY_ROW: Kernel =
-    crate::kernel!("matmul_row", Params, ["shared/grid.wgsl", "shared/product.wgsl", "matmul_row.wgsl"]);
+static TILED: Kernel = crate::kernel!(
+    "matmul",
+    Params,
+    [
+        "shared/grid.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
+        "shared/product.wgsl",
+        "matmul.wgsl"
+    ]
+);
+static BY_ROW: Kernel = crate::kernel!(
+    "matmul_row",
+    Params,
+    [
+        "shared/grid.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
+        "shared/product.wgsl",
+        "matmul_row.wgsl"
+    ]
+);
 
 /// What [`Product::lower`] may name.
 pub(super) static KERNELS: &[&Kernel] = &[&TILED, &BY_ROW];
@@ -116,6 +138,7 @@ impl Product {
         let four = |v: [usize; 4]| v.map(u32);
         let (beta, c_row, c_col) = self.c.unwrap_or((0.0, 0, 0));
         let params = Params {
+            epilogue: EpilogueParams::default(),
             batch: four(self.batch),
             a_batch: four(self.a_batch),
             b_batch: four(self.b_batch),

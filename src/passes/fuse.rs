@@ -82,7 +82,7 @@ fn is_gemm(node: &Node) -> bool {
 }
 
 fn is_clamp(node: &Node) -> bool {
-    matches!(node.op.quant_rule(), QuantRule::Clamp)
+    matches!(node.op.quant_rule(), QuantRule::Clamp { .. })
 }
 
 fn named(node: &Node, name: &str) -> bool {

@@ -119,7 +119,7 @@ pub(super) fn on_codes(graph: &Graph) -> HashSet<NodeId> {
         if takes && !rule.is_float() {
             out.insert(node.id);
         }
-        let passes = takes && matches!(rule, QuantRule::Codes | QuantRule::Clamp);
+        let passes = takes && matches!(rule, QuantRule::Codes | QuantRule::Clamp { .. });
         if passes || matches!(rule, QuantRule::Quantizer(_)) {
             codes.extend(&node.outputs);
         }

@@ -253,7 +253,7 @@ impl<'a> Placement<'a> {
                 }
                 continue;
             }
-            if matches!(rule, QuantRule::Codes | QuantRule::Clamp) && input > 0 {
+            if matches!(rule, QuantRule::Codes | QuantRule::Clamp { .. }) && input > 0 {
                 continue;
             }
             let grid = node.op.def().name == "GridSample" && input == 1;
@@ -272,7 +272,7 @@ impl<'a> Placement<'a> {
     }
 
     fn is_codes(&self, i: usize) -> bool {
-        matches!(self.rule_of(i), QuantRule::Codes | QuantRule::Clamp) && !self.inner_input(i)
+        matches!(self.rule_of(i), QuantRule::Codes | QuantRule::Clamp { .. }) && !self.inner_input(i)
     }
 
     fn weight(&mut self, i: usize, input: usize, v: ValueId) {

@@ -51,6 +51,11 @@ impl Step {
         self.rounding
     }
 
+    /// How quotients are formed.
+    pub fn division(&self) -> Division {
+        self.division
+    }
+
     /// The code that is this many steps from zero, or the nearest one there is.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
@@ -99,52 +104,40 @@ impl Step {
         self.dequantize(self.quantize(x))
     }
 
-    /// [`Step::fake_quantize`] of each element, in loops without branches. Of `x` and `y` the shorter one counts.
-    pub fn fake_quantize_all(&self, x: &[f32], y: &mut [f32]) {
+    /// [`Step::fake_quantize`] of each element, in its place, in loops without branches.
+    pub fn fake_quantize_all(&self, x: &mut [f32]) {
         let narrow = self.low >= -65536 && self.high <= 65536;
         match (narrow, self.division, self.rounding) {
-            (false, ..) | (_, Division::Real, _) => {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = self.fake_quantize(*x));
-            }
-            (_, Division::Multiply, Rounding::HalfEven) => {
-                self.each(x, y, |x| x * self.inverse, half_even);
-            }
+            (false, ..) | (_, Division::Real, _) => x.iter_mut().for_each(|x| *x = self.fake_quantize(*x)),
+            (_, Division::Multiply, Rounding::HalfEven) => self.each(x, |x| x * self.inverse, |even, _| even),
             (_, division, rounding) => {
                 let quotient =
                     |x| if division == Division::Multiply { x * self.inverse } else { x / self.scale };
                 match rounding {
-                    Rounding::HalfEven => self.each(x, y, quotient, half_even),
-                    Rounding::HalfUp => self.each(x, y, quotient, |_, rest| (rest >= 0.5, rest < -0.5)),
-                    Rounding::HalfAway => self.each(x, y, quotient, |_, rest| (rest >= 0.5, rest <= -0.5)),
+                    Rounding::HalfEven => self.each(x, quotient, |even, _| even),
+                    Rounding::HalfUp => self.each(x, quotient, half_up),
+                    Rounding::HalfAway => self.each(x, quotient, half_away),
                 }
             }
         }
     }
 
-    /// `turn` says of an integer and what a quotient has beyond it, toward zero, whether to go up or down by one.
+    /// `round` makes an integer of a quotient that was rounded half to even, and of what that left of it, exactly.
     #[inline(always)]
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "within 2^17 by the clamp; NaN gives 0"
-    )]
-    fn each(
-        &self,
-        x: &[f32],
-        y: &mut [f32],
-        quotient: impl Fn(f32) -> f32,
-        turn: impl Fn(i32, f32) -> (bool, bool),
-    ) {
+    #[allow(clippy::cast_precision_loss, reason = "codes of up to 17 bits are exact")]
+    fn each(&self, x: &mut [f32], quotient: impl Fn(f32) -> f32, round: impl Fn(f32, f32) -> f32) {
         // Beyond every code of 16 bits, whatever the zero point.
         const MOST: f32 = 131_072.0;
-        for (y, x) in y.iter_mut().zip(x) {
-            let v = quotient(*x).clamp(-MOST, MOST);
-            let whole = v as i32;
-            // Exact, since both are multiples of the quotient's last bit.
-            let (up, down) = turn(whole, v - whole as f32);
-            let code = whole + i32::from(up) - i32::from(down);
-            let code = (code + self.zero_point).clamp(self.low, self.high);
-            *y = (code - self.zero_point) as f32 * self.scale;
+        // Numbers of its size are integers, so that adding it rounds half to even.
+        const WHOLE: f32 = 12_582_912.0;
+        let [low, high, zero] = [self.low, self.high, self.zero_point].map(|code| code as f32);
+        for x in x {
+            let v = quotient(*x);
+            let v = if v.is_nan() { 0.0 } else { v };
+            let v = v.clamp(-MOST, MOST);
+            let even = (v + WHOLE) - WHOLE;
+            let code = (round(even, v - even) + zero).clamp(low, high);
+            *x = (code - zero) * self.scale;
         }
     }
 
@@ -169,9 +162,20 @@ impl Step {
 }
 
 #[inline(always)]
-fn half_even(whole: i32, rest: f32) -> (bool, bool) {
-    let odd = whole & 1 == 1;
-    (rest > 0.5 || (rest == 0.5 && odd), rest < -0.5 || (rest == -0.5 && odd))
+fn half_up(even: f32, rest: f32) -> f32 {
+    if rest == 0.5 { even + 1.0 } else { even }
+}
+
+#[inline(always)]
+fn half_away(even: f32, rest: f32) -> f32 {
+    // A tie that went down to 0 or more, or up to 0 or less, went toward zero.
+    if rest == 0.5 && even >= 0.0 {
+        even + 1.0
+    } else if rest == -0.5 && even <= 0.0 {
+        even - 1.0
+    } else {
+        even
+    }
 }
 
 #[cfg(test)]
@@ -306,8 +310,8 @@ mod tests {
                     x.extend((-3..=3).map(|by| next(t, by)));
                     x.push(rng.float(-2.0, 2.0) * step.scale() * high as f32);
                 }
-                let mut y = vec![0.0; x.len()];
-                step.fake_quantize_all(&x, &mut y);
+                let mut y = x.clone();
+                step.fake_quantize_all(&mut y);
                 for (x, y) in x.iter().zip(y) {
                     assert_eq!(y.to_bits(), step.fake_quantize(*x).to_bits(), "{x:?} by {q:?}");
                 }

@@ -174,7 +174,7 @@ impl Checker<'_> {
         while let Some(v) = open.pop() {
             for i in self.users.get(&v).into_iter().flatten() {
                 match self.node(*i).op.quant_rule() {
-                    QuantRule::Quantizer(_) | QuantRule::Codes | QuantRule::Clamp => {
+                    QuantRule::Quantizer(_) | QuantRule::Codes | QuantRule::Clamp { .. } => {
                         open.extend(&self.node(*i).outputs);
                     }
                     _ => drop(found.insert(self.node(*i).label())),

@@ -1,11 +1,11 @@
 //! The figures that frames' contributions add up to.
 
-use super::{Header, ID, LABEL, ModelHeader, Skipped, agreement_column, output_column, place_column};
+use super::{Header, ID, LABEL, ModelHeader, agreement_column, output_column, place_column};
 use crate::analysis::eval::{EvalReport, ModelReport};
 use crate::data::columns::Table;
 use crate::data::dump::DumpWriter;
 use crate::data::metrics::{Agreement, FrameAgreement, Metric, TopK};
-use crate::data::{DataError, Element, Skip, scorer};
+use crate::data::{DataError, Element, scorer};
 use crate::error::Error;
 use crate::tensor::{DType, Tensor};
 use std::io::Read;
@@ -46,10 +46,7 @@ pub(super) fn report(
             model.metrics.extend(score(table, command, m, known)?);
         }
     }
-    let skip =
-        |s: &Skipped| Skip { position: s.position, sample: s.sample.clone(), reason: s.reason.clone() };
-    let skipped = header.skipped.iter().map(skip).collect();
-    Ok(EvalReport { models, skipped, elapsed: Duration::ZERO })
+    Ok(EvalReport { models, skipped: header.skipped.clone(), elapsed: Duration::ZERO })
 }
 
 /// What a scorer says of the outputs of a model.

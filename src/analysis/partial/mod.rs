@@ -13,11 +13,10 @@ pub use run::{PartOptions, eval_part};
 
 use super::eval::ModelReport;
 use super::running::Running;
-use crate::data::DataError;
-use crate::data::Element;
 use crate::data::columns::{ColumnType, Table};
 use crate::data::metrics::FrameAgreement;
 use crate::data::shards::{Provenance, ShardSet};
+use crate::data::{DataError, Element, Skip};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -56,7 +55,7 @@ struct Header {
     /// What it was run on: the figures of float models may differ between devices.
     devices: BTreeSet<String>,
     models: Vec<ModelHeader>,
-    skipped: Vec<Skipped>,
+    skipped: Vec<Skip>,
     /// Command that scores the outputs. Those of shards may differ; whether outputs are kept may not.
     scorer: Option<String>,
 }
@@ -76,13 +75,6 @@ struct ModelHeader {
     cpu_ops: BTreeSet<(String, String)>,
     /// What should be known of it.
     warnings: BTreeSet<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Skipped {
-    position: usize,
-    sample: String,
-    reason: String,
 }
 
 impl Header {
@@ -121,8 +113,7 @@ impl Header {
 
     /// Samples that its shards have.
     fn samples(&self) -> usize {
-        let ShardSet { of, indices } = &self.shards;
-        indices.iter().map(|i| self.provenance.count.saturating_sub(*i).div_ceil((*of).max(1))).sum()
+        self.shards.samples(self.provenance.count)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Measuring a shard.
 
 use super::figures::report;
-use super::{
-    Header, ID, LABEL, ModelHeader, POSITION, Skipped, agreement_column, output_column, place_column,
-};
+use super::{Header, ID, LABEL, ModelHeader, POSITION, agreement_column, output_column, place_column};
+use crate::analysis::checkpoint::{self, Saving};
 use crate::analysis::eval::{Candidate, EvalOptions, EvalReport};
 use crate::analysis::running::{Running, start};
 use crate::data::columns::{ColumnType, Table, Writer};
@@ -15,13 +14,7 @@ use crate::gpu::Device;
 use crate::graph::file;
 use crate::tensor::Tensor;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// Time between two saves, unless saving takes long.
-const SAVE_EVERY: Duration = Duration::from_secs(2);
-
-/// Saving may take this part of the time.
-const SAVE_SHARE: u32 = 20;
+use std::time::Instant;
 
 /// Which part is measured, and the file that keeps it.
 #[derive(Clone, Debug)]
@@ -75,7 +68,7 @@ pub fn eval_part(
     let mut sheet = Sheet { writer, header, shard: part.shard, width, scored: options.scorer.is_some() };
     // At once, so that a file that cannot be written is seen before hours of work.
     let mut saving = Saving::new();
-    saving.save(&mut sheet)?;
+    saving.save(|| sheet.save())?;
     let (before, skips_before) = (sheet.header.done, sheet.header.skipped.len());
     progress(before);
     let mut loader = Loader::new(bound, loading)?.or_nothing();
@@ -86,20 +79,16 @@ pub fn eval_part(
         }
         sheet.header.done = before + loader.frames() + loader.skipped().len();
         let seen = sheet.header.skipped.len() - skips_before;
-        for s in &loader.skipped()[seen..] {
-            let position = part.shard.position(before + s.position);
-            let (sample, reason) = (s.sample.clone(), s.reason.clone());
-            sheet.header.skipped.push(Skipped { position, sample, reason });
-        }
+        sheet.header.skipped.extend(checkpoint::new_skips(loader.skipped(), seen, part.shard, before));
         progress(sheet.header.done);
         if batch.is_none() {
             break;
         }
         if saving.is_due() {
-            saving.save(&mut sheet)?;
+            saving.save(|| sheet.save())?;
         }
     }
-    saving.save(&mut sheet)?;
+    saving.save(|| sheet.save())?;
     let table = Table::open(&part.path)?;
     let known = running.into_iter().map(Running::report).collect();
     Ok(EvalReport { elapsed: begin.elapsed(), ..report(&table, &sheet.header, known)? })
@@ -113,18 +102,13 @@ fn open(
 ) -> Result<(Header, Writer), Error> {
     let path = &part.path;
     let scorer = options.scorer.clone();
-    if !path.exists() {
+    if !checkpoint::is_there(path, part.resume)? {
         return Ok((Header::new(provenance, part.shard.into(), scorer), Writer::new(path)));
     }
     let wrong = |what: String| DataError::new(path, what);
-    if !part.resume {
-        return Err(wrong("is there already".into()).help("--resume goes on with it; or remove it").into());
-    }
     let table = Table::open(path)?;
     let header = Header { scorer, ..Header::read(&table)? };
-    provenance
-        .check(&header.provenance)
-        .map_err(|e| wrong(format!("belongs to another evaluation: {e}")).help("give another --partial"))?;
+    checkpoint::check(path, "evaluation", "--partial", [&provenance, &header.provenance])?;
     if header.shards != part.shard.into() {
         let have: Vec<String> = header.shards.indices.iter().map(ToString::to_string).collect();
         let have = format!("holds shard {} of {}", have.join(", "), header.shards.of);
@@ -139,29 +123,6 @@ fn open(
     Ok((header, writer))
 }
 
-/// When the file is saved next.
-struct Saving {
-    last: Instant,
-    cost: Duration,
-}
-
-impl Saving {
-    fn new() -> Saving {
-        Saving { last: Instant::now(), cost: Duration::ZERO }
-    }
-
-    fn is_due(&self) -> bool {
-        self.last.elapsed() >= SAVE_EVERY.max(self.cost * SAVE_SHARE)
-    }
-
-    fn save(&mut self, sheet: &mut Sheet) -> Result<(), Error> {
-        let start = Instant::now();
-        sheet.writer.save(&sheet.header.text())?;
-        *self = Saving { last: Instant::now(), cost: start.elapsed() };
-        Ok(())
-    }
-}
-
 /// The rows of a shard as they come.
 struct Sheet {
     writer: Writer,
@@ -174,6 +135,11 @@ struct Sheet {
 }
 
 impl Sheet {
+    fn save(&mut self) -> Result<(), Error> {
+        self.writer.save(&self.header.text())?;
+        Ok(())
+    }
+
     /// Runs a batch, whose samples begin at the shard's sample `from`.
     fn add(&mut self, running: &mut [Running], batch: &Batch, from: usize) -> Result<(), Error> {
         let shard = self.shard;

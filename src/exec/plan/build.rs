@@ -1,15 +1,17 @@
 //! Makes a plan: where each tensor lies in which layout, what is copied, which steps run.
 
+mod steps;
 mod watch;
 
 pub(super) use watch::histogram;
 
 use super::super::ExecError;
+use super::super::fuse::Tail;
 use super::super::memory::{self, Object};
 use super::super::relayout::relayout;
 use super::{Constant, Memory, Plan, Segment, Span, Step, Transfer};
-use crate::gpu::kernels::{Access, Linked};
-use crate::gpu::{GpuError, Limits};
+use crate::gpu::Limits;
+use crate::gpu::kernels::Access;
 use crate::graph::lower::{Dispatch, Io, Layout, Layouts, Lowering, Operand, View};
 use crate::graph::{Graph, Node, OpError, ValueId};
 use crate::tensor::TensorType;
@@ -53,12 +55,16 @@ pub(super) struct Builder<'a> {
     on_host: HashSet<ValueId>,
     /// Where values lie: shape with 1s in front as views of other ranks have them, and layout.
     on_device: BTreeMap<ValueId, Vec<(View, Home)>>,
+    /// For each node, those that may be its epilogue.
+    tails: Vec<Vec<Tail>>,
+    /// Nodes that are the epilogue of another.
+    absorbed: HashSet<usize>,
     /// Steps so far; the time of an upload or dispatch.
     now: usize,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(graph: &'a Graph, limits: &'a Limits) -> Self {
+    pub(super) fn new(graph: &'a Graph, limits: &'a Limits, tails: Vec<Vec<Tail>>) -> Self {
         Builder {
             graph,
             limits,
@@ -68,6 +74,8 @@ impl<'a> Builder<'a> {
             constants: HashMap::new(),
             on_host: graph.inputs.iter().copied().collect(),
             on_device: BTreeMap::new(),
+            tails,
+            absorbed: HashSet::new(),
             now: 0,
         }
     }
@@ -98,6 +106,9 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn node(&mut self, index: usize, node: &Node) -> Result<(), ExecError> {
+        if self.absorbed.contains(&index) {
+            return Ok(());
+        }
         let in_types: Vec<TensorType> = node.inputs.iter().map(|v| self.graph.value(*v).ty.clone()).collect();
         let fail = |error: OpError| {
             let inputs: Vec<String> = in_types.iter().map(ToString::to_string).collect();
@@ -107,8 +118,9 @@ impl<'a> Builder<'a> {
         let io = self.io(node, &in_types, &out_types);
         match node.op.lower(&io) {
             Ok(Lowering::Alias) => self.alias(node, &io),
-            Ok(Lowering::Run { dispatches, temps, tables }) => {
-                self.run(node, &io, dispatches, &temps, tables)
+            Ok(Lowering::Run { mut dispatches, temps, tables }) => {
+                let last = self.absorb(index, &mut dispatches);
+                self.run([node, last], &io, dispatches, &temps, tables)
             }
             Err(OpError::NoKernel { reason }) => self.on_the_host(index, node, reason),
             Err(error) => Err(fail(error)),
@@ -261,114 +273,6 @@ impl<'a> Builder<'a> {
         if let Some(out) = node.outputs.first() {
             self.remember(*out, y, home);
         }
-        Ok(())
-    }
-
-    fn run(
-        &mut self,
-        node: &Node,
-        io: &Io,
-        dispatches: Vec<Dispatch>,
-        temps: &[u64],
-        tables: Vec<Vec<u32>>,
-    ) -> Result<(), ExecError> {
-        let used: HashSet<Operand> = dispatches.iter().flat_map(|d| d.bind.iter().copied()).collect();
-        let unwritten = (0..node.outputs.len())
-            .find(|i| !io.outputs[*i].is_empty() && !used.contains(&Operand::Output(*i)));
-        if let Some(i) = unwritten {
-            let message = format!("no dispatch writes output {i}");
-            return Err(ExecError::Lowering { node: node.label(), message });
-        }
-        let mut homes: HashMap<Operand, Home> = HashMap::new();
-        for (i, (v, view)) in node.inputs.iter().zip(&io.inputs).enumerate() {
-            if used.contains(&Operand::Input(i)) {
-                homes.insert(Operand::Input(i), self.place(*v, view)?);
-            }
-        }
-        for (i, table) in tables.into_iter().enumerate() {
-            self.fits(&format!("table {i} of {}", node.name), table.len() as u64 * 4)?;
-            homes.insert(Operand::Table(i), Home::Table(self.plan.tables.len()));
-            self.plan.tables.push(table);
-        }
-        for (i, bytes) in temps.iter().enumerate() {
-            let o = self.object(&format!("scratch {i} of {}", node.name), *bytes, self.now)?;
-            homes.insert(Operand::Temp(i), Home::Object(o));
-        }
-        for (i, view) in io.outputs.iter().enumerate() {
-            let name = node.outputs.get(i).map_or(&node.name, |v| &self.graph.value(*v).name).clone();
-            let o = self.object(&name, view.size_bytes(), self.now)?;
-            homes.insert(Operand::Output(i), Home::Object(o));
-            if let Some(v) = node.outputs.get(i) {
-                self.remember(*v, view, Home::Object(o));
-            }
-        }
-        for d in dispatches {
-            self.dispatch(node.label(), d, |operand| homes.get(&operand).copied())?;
-        }
-        Ok(())
-    }
-
-    fn dispatch(
-        &mut self,
-        label: String,
-        dispatch: Dispatch,
-        home: impl Fn(Operand) -> Option<Home>,
-    ) -> Result<(), ExecError> {
-        let bad = |message: String| {
-            let message = format!("kernel {}: {message}", dispatch.kernel.name);
-            ExecError::Lowering { node: label.clone(), message }
-        };
-        let linked = Linked::of(dispatch.kernel).map_err(GpuError::from)?;
-        if linked.bindings.len() != dispatch.bind.len() + 1 {
-            let (want, got) = (linked.bindings.len() - 1, dispatch.bind.len());
-            return Err(bad(format!("has {want} storage bindings, the dispatch {got}")));
-        }
-        if dispatch.params.len() > linked.params_bytes {
-            let (want, got) = (linked.params_bytes, dispatch.params.len());
-            return Err(bad(format!("has {want} bytes of Params, the dispatch {got}")));
-        }
-        if dispatch.grid.contains(&0) {
-            return Err(bad(format!("grid {:?} is empty", dispatch.grid)));
-        }
-        if dispatch.grid.iter().any(|g| *g > self.limits.workgroups) {
-            let what = format!("grid {:?} of {label}", dispatch.grid);
-            let amount = u64::from(*dispatch.grid.iter().max().unwrap_or(&0));
-            let limit = u64::from(self.limits.workgroups);
-            return Err(ExecError::TooLarge { what, amount, unit: "workgroups", limit });
-        }
-        let mut bind = Vec::new();
-        for (operand, access) in dispatch.bind.iter().zip(&linked.bindings[1..]) {
-            let home = home(*operand).ok_or_else(|| bad(format!("{operand:?} does not exist")))?;
-            let read_only = matches!(operand, Operand::Input(_) | Operand::Table(_));
-            if *access == Access::ReadWrite && read_only {
-                return Err(bad(format!("would write {operand:?}")));
-            }
-            bind.push((home, *access));
-        }
-        for (i, (a, access_a)) in bind.iter().enumerate() {
-            let Home::Object(a) = *a else { continue };
-            self.objects[a].last = self.now;
-            for (b, access_b) in &bind[..i] {
-                let Home::Object(b) = *b else { continue };
-                if access_a == access_b {
-                    if a == b && *access_a == Access::ReadWrite {
-                        return Err(bad("would bind a buffer twice to write".into()));
-                    }
-                    continue;
-                }
-                if a == b {
-                    return Err(bad("would read and write a buffer".into()));
-                }
-                self.objects[a].conflicts.push(b);
-                self.objects[b].conflicts.push(a);
-            }
-        }
-        let at = (self.plan.params.len() as u64).next_multiple_of(self.limits.uniform_alignment);
-        self.plan.params.resize(at as usize, 0);
-        self.plan.params.extend(&dispatch.params);
-        self.plan.params.resize(at as usize + linked.params_bytes, 0);
-        self.now += 1;
-        self.segment().steps.push(Draft { label, dispatch, bind, params_offset: at });
         Ok(())
     }
 

@@ -149,3 +149,60 @@ fn nodes_that_nobody_wants_are_not_planned() {
     assert_eq!(Plan::new(&g, &[], &Limits::default()).unwrap().dispatches(), 1);
     assert_eq!(Plan::new(&g, &[dead], &Limits::default()).unwrap().dispatches(), 2);
 }
+
+/// `Conv -> Relu -> FakeQuant -> FakeQuant`, the quantizers with this many scales, and the values in this order.
+fn chain(scales: usize, change: impl Fn(&mut Graph, [ValueId; 4])) -> (Graph, [ValueId; 4]) {
+    let mut g = Graph::new("chain");
+    g.stage = crate::graph::Stage::FakeQuant;
+    let x = g.add_input("x", TensorType::new(DType::F32, [1, 5, 8, 8]));
+    let w = g.add_constant("w", Tensor::zeros(DType::F32, [5, 5, 3, 3]));
+    let conv = add(&mut g, "Conv", Attrs::new().ints("pads", [1, 1, 1, 1]), &[x, w]);
+    let relu = add(&mut g, "Relu", Attrs::new(), &[conv]);
+    let attrs = Attrs::new().str("state", "validation").floats("scale", &vec![0.1; scales]);
+    let attrs = attrs.ints("zero_point", vec![0; scales]);
+    let attrs = if scales > 1 { attrs.int("axis", 1) } else { attrs };
+    let first = add(&mut g, "FakeQuant", attrs.clone(), &[relu]);
+    let second = add(&mut g, "FakeQuant", attrs, &[first]);
+    g.outputs = vec![second];
+    let values = [conv, relu, first, second];
+    change(&mut g, values);
+    (g, values)
+}
+
+#[test]
+fn a_clamp_and_a_quantizer_run_in_the_dispatch_before_them_unless_somebody_wants_what_lies_between() {
+    let limits = Limits::default();
+    // One copies the input to channels last; the second quantizer cannot be of the same epilogue.
+    let count = |g: &Graph, taps: &[ValueId]| Plan::new(g, taps, &limits).unwrap().dispatches();
+    let (g, [conv, relu, first, second]) = chain(1, |_, _| {});
+    assert_eq!(count(&g, &[]), 3);
+    assert_eq!(count(&g, &[second]), 3);
+    assert_eq!(count(&g, &[conv]), 4);
+    assert_eq!(count(&g, &[relu]), 4);
+    assert_eq!(count(&g, &[conv, relu]), 5);
+    assert_eq!(count(&g, &[first]), 3);
+    let (shared, _) = chain(1, |g, [conv, ..]| g.outputs.push(conv));
+    assert_eq!(count(&shared, &[]), 4);
+    let (forked, _) = chain(1, |g, [_, relu, ..]| {
+        let other = add(g, "Sigmoid", Attrs::new(), &[relu]);
+        g.outputs.push(other);
+    });
+    assert_eq!(count(&forked, &[]), 5);
+    let (dead, _) = chain(1, |g, [_, relu, ..]| {
+        add(g, "Sigmoid", Attrs::new(), &[relu]);
+    });
+    assert_eq!(count(&dead, &[]), 3);
+    let (by_channel, _) = chain(5, |_, _| {});
+    assert_eq!(count(&by_channel, &[]), 4);
+}
+
+#[test]
+fn a_step_names_the_nodes_that_it_computes() {
+    let (g, _) = chain(1, |_, _| {});
+    let plan = Plan::new(&g, &[], &Limits::default()).unwrap();
+    let labels: Vec<&str> = plan.segments[0].steps.iter().map(|s| s.label.as_str()).collect();
+    assert!(
+        labels[1].contains("node0") && labels[1].contains(" to ") && labels[1].contains("node2"),
+        "{labels:?}"
+    );
+}

@@ -11,6 +11,7 @@ pub(super) use table::*;
 
 use super::broadcast::{self, Address, Walk, addresses};
 use super::unary::CHUNK;
+use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 crate::params! {
     /// `Params` of `binary.wgsl`.
     struct Params {
-        n4: u32, n: u32, c: u32, c4: u32, dims: [u32; 8],
+        epilogue: EpilogueParams, n4: u32, n: u32, c: u32, c4: u32, dims: [u32; 8],
         a_how: [u32; 4], a_strides: [u32; 8], b_how: [u32; 4], b_strides: [u32; 8],
         p: f32,
     }
@@ -325,7 +326,8 @@ impl Op for Binary {
 fn params(out: &View, dims: [u32; 8], a: Address, b: Address, p: f32) -> Params {
     let [n4, n, c, c4] = broadcast::extent(out);
     let (a_how, a_strides, b_how, b_strides) = (a.how, a.strides, b.how, b.strides);
-    Params { n4, n, c, c4, dims, a_how, a_strides, b_how, b_strides, p }
+    let epilogue = EpilogueParams::default();
+    Params { epilogue, n4, n, c, c4, dims, a_how, a_strides, b_how, b_strides, p }
 }
 
 /// Pairs of shapes that broadcast in every way that a kernel tells apart.

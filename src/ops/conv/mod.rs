@@ -6,6 +6,7 @@ mod cpu;
 mod samples;
 pub(super) mod window;
 
+use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
@@ -16,6 +17,7 @@ use window::{AutoPad, Window, check_operands, three};
 crate::params! {
     /// `Params` of `shared/window.wgsl`.
     pub(super) struct Params {
+        epilogue: EpilogueParams,
         input: [u32; 4],
         output: [u32; 4],
         kernel: [u32; 4],
@@ -37,12 +39,30 @@ const DEPTHWISE_PIXELS: usize = 4;
 static DENSE: Kernel = crate::kernel!(
     "conv",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "shared/slide.wgsl", "conv.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
+        "shared/window.wgsl",
+        "shared/slide.wgsl",
+        "conv.wgsl"
+    ]
 );
 static GROUPED: Kernel = crate::kernel!(
     "conv_grouped",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/window.wgsl", "shared/slide.wgsl", "conv_grouped.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
+        "shared/window.wgsl",
+        "shared/slide.wgsl",
+        "conv_grouped.wgsl"
+    ]
 );
 static DEPTHWISE: Kernel = crate::kernel!(
     "conv_depthwise",
@@ -50,6 +70,9 @@ static DEPTHWISE: Kernel = crate::kernel!(
     [
         "shared/grid.wgsl",
         "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/epilogue.wgsl",
         "shared/window.wgsl",
         "shared/slide.wgsl",
         "conv_depthwise.wgsl"
@@ -199,6 +222,7 @@ pub(super) fn window_params(
     let axes = window.three();
     let four = |v: [usize; 3], last: usize| [u32(v[0]), u32(v[1]), u32(v[2]), u32(last)];
     Params {
+        epilogue: EpilogueParams::default(),
         input: four(three(x), x[1].div_ceil(4)),
         output: four(three(y), y[1].div_ceil(4)),
         kernel: four(axes.map(|a| a.kernel), cg.div_ceil(4)),

@@ -11,6 +11,7 @@ mod tests;
 pub(super) use float::*;
 pub(super) use integer::*;
 
+use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 crate::params! {
     /// `Params` of `unary.wgsl`.
-    struct Params { n4: u32, c: u32, c4: u32, a: f32, b: f32 }
+    struct Params { epilogue: EpilogueParams, n4: u32, c: u32, c4: u32, a: f32, b: f32 }
 }
 
 /// An attribute that becomes a number of the function.
@@ -128,15 +129,15 @@ macro_rules! unary {
             };
         }
     };
-    (@kernel F32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " f32"), $file, "shared/unary_f32.wgsl", $shared) };
-    (@kernel F32Bool, $file:literal, $shared:tt) => { unary!(@file $file, $file, "shared/unary_f32_bool.wgsl", $shared) };
-    (@kernel I32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " i32"), $file, "shared/unary_i32.wgsl", $shared) };
-    (@kernel Bool, $file:literal, $shared:tt) => { unary!(@file $file, $file, "shared/unary_bool.wgsl", $shared) };
-    (@file $name:expr, $file:literal, $types:literal, [$($shared:literal),*]) => {
+    (@kernel F32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " f32"), $file, ["shared/unary_f32.wgsl", "shared/quantize.wgsl", "shared/epilogue.wgsl"], $shared) };
+    (@kernel F32Bool, $file:literal, $shared:tt) => { unary!(@file $file, $file, ["shared/unary_f32_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
+    (@kernel I32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " i32"), $file, ["shared/unary_i32.wgsl", "shared/no_epilogue.wgsl"], $shared) };
+    (@kernel Bool, $file:literal, $shared:tt) => { unary!(@file $file, $file, ["shared/unary_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
+    (@file $name:expr, $file:literal, [$($types:literal),*], [$($shared:literal),*]) => {
         crate::kernel!(
             $name,
             Params,
-            ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", $types, $($shared,)* $file, "unary.wgsl"]
+            ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", $($types,)* $($shared,)* $file, "unary.wgsl"]
         )
     };
 }
@@ -308,14 +309,15 @@ impl Op for Unary {
         let n4 = x.place().len().div_ceil(4);
         let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
         let [a, b] = self.values;
-        let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), a, b };
+        let epilogue = EpilogueParams::default();
+        let params = Params { epilogue, n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), a, b };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(form.kernel, &params, bind, flat_grid(n4))]))
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {
         match self.row.forms[0].apply {
-            _ if self.row.def.name == "Relu" => QuantRule::Clamp,
+            _ if self.row.def.name == "Relu" => QuantRule::Clamp { low: 0.0, high: f32::INFINITY },
             Apply::F32(_) => QuantRule::Compute,
             _ => QuantRule::Float,
         }

@@ -1,0 +1,22 @@
+// y = epilogue(x) element by element (shared/epilogue.wgsl).
+// x, y: n4 groups of four f32, any layout. One invocation computes one group.
+// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+struct Params {
+    epilogue: Epilogue,
+    n4: u32,
+    c: u32,
+    c4: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let i = flat_index(gid, groups);
+    if i >= params.n4 {
+        return;
+    }
+    y[i] = select(vec4<f32>(0.0), epilogue(x[i]), lanes_in_use(i, params.c, params.c4));
+}
