@@ -10,7 +10,6 @@
 
 mod subjects;
 
-use subjects::{devices, model_files, peer_python, random_inputs, shared, short, wanted};
 use samebit::analysis::calibrate::{fill, watched};
 use samebit::analysis::moving::Moving;
 use samebit::analysis::statistics::Statistics;
@@ -28,6 +27,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use subjects::{devices, model_files, peer_python, random_inputs, shared, short, wanted};
 
 /// Rounds, at least; more within [`TIME`].
 const ROUNDS: usize = 5;

@@ -8,7 +8,6 @@
 
 mod subjects;
 
-use subjects::{devices, model_files, peer_python, random_inputs, short, wanted};
 use samebit::exec::Engine;
 use samebit::gpu::Device;
 use samebit::graph::attrs::Input;
@@ -20,6 +19,7 @@ use samebit::tensor::{DType, TensorType};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use subjects::{devices, model_files, peer_python, random_inputs, short, wanted};
 
 fn main() {
     let wanted = wanted();
