@@ -40,7 +40,8 @@ fn main() {
     let devices = devices();
     println!(
         "\nmodel, batch, device, seconds of a run of the model, calibration graph over it, observing over it (fastest..slowest round), \
-         observing over the calibration graph, tensors observed, seconds of finding all ranges, fake-quant graph over the calibration graph"
+         observing over the calibration graph, observing over a run by processor time, tensors observed, \
+         seconds of finding all ranges, fake-quant graph over the calibration graph"
     );
     for path in model_files() {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -71,6 +72,24 @@ fn seconds<T>(f: impl FnOnce() -> T) -> (f64, T) {
     (start.elapsed().as_secs_f64(), out)
 }
 
+/// Seconds that all threads of this process have been computing, as far as Linux tells: a busy machine disturbs them less
+/// than the clock.
+fn processor_seconds() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|t| {
+        let text = std::fs::read_to_string(t.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+/// Seconds by the clock and of processors.
+fn both(f: impl FnOnce()) -> [f64; 2] {
+    let before = processor_seconds();
+    let (seconds, ()) = seconds(f);
+    [seconds, processor_seconds() - before]
+}
+
 fn sorted(mut all: Vec<f64>) -> Vec<f64> {
     all.sort_by(f64::total_cmp);
     all
@@ -87,12 +106,12 @@ fn row(model: &Graph, graph: &Graph, device: &Device, batch: usize) -> (String, 
     let start = Instant::now();
     // The first round builds plans and kernels.
     while rounds.len() <= ROUNDS || start.elapsed() < TIME {
-        let a = seconds(|| plain.run(&inputs, &[]).expect("runs")).0;
+        let [a, of_a] = both(|| drop(plain.run(&inputs, &[]).expect("runs")));
         let b = seconds(|| folded.run(&inputs, &[]).expect("runs")).0;
-        let c = seconds(|| observing.observe(&inputs).expect("runs")).0;
-        rounds.push([a, b, c]);
+        let [c, of_c] = both(|| drop(observing.observe(&inputs).expect("runs")));
+        rounds.push([a, b, c, of_c / of_a]);
     }
-    let of = |f: fn(&[f64; 3]) -> f64| sorted(rounds[1..].iter().map(f).collect());
+    let of = |f: fn(&[f64; 4]) -> f64| sorted(rounds[1..].iter().map(f).collect());
     let median = |all: &[f64]| all[all.len() / 2];
     let cost = of(|r| r[2] / r[0]);
     let run = median(&of(|r| r[0]));
@@ -106,12 +125,13 @@ fn row(model: &Graph, graph: &Graph, device: &Device, batch: usize) -> (String, 
         rounds_after.push(b / a);
     }
     let row = format!(
-        "{run:.4}, {:.2}, {:.2} ({:.2}..{:.2}), {:.2}, {}, {finding:.3}, {:.2}",
+        "{run:.4}, {:.2}, {:.2} ({:.2}..{:.2}), {:.2}, {:.2}, {}, {finding:.3}, {:.2}",
         median(&of(|r| r[1] / r[0])),
         median(&cost),
         cost[0],
         cost[cost.len() - 1],
         median(&of(|r| r[2] / r[1])),
+        median(&of(|r| r[3])),
         values.len(),
         median(&sorted(rounds_after.split_off(1)))
     );

@@ -27,6 +27,7 @@ fn main() {
         trial("frames_lie_along_any_axis_or_none", false, axes),
         trial("a_bad_frame_is_told_with_its_value", false, bad_frame),
         trial("a_model_is_observed_as_its_taps_say", no_model, model),
+        trial("what_joins_others_is_observed_as_its_own_numbers_say", false, joined),
         trial("what_cannot_be_observed_is_refused", false, refused),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -283,6 +284,79 @@ fn model() {
             assert_eq!(*got, want, "{} on {device}", graph.value(*v).name);
         }
     }
+}
+
+/// `Concat` of values that are watched, too, along several axes, of several types; one of it; with numbers that are none.
+fn joined() {
+    let f = Dim::Fixed;
+    let mut rng = Rng::new(6);
+    for (shapes, axis) in [
+        (vec![vec![N, f(3), f(5), f(7)], vec![N, f(66), f(5), f(7)]], 1),
+        (vec![vec![N, f(70), f(9)], vec![N, f(0), f(9)], vec![N, f(1), f(9)]], 1),
+        (vec![vec![N, f(2), f(200), f(90)], vec![N, f(1), f(200), f(90)]], 1),
+        (vec![vec![N, f(3), f(5)], vec![N, f(3), f(2)]], 2),
+        (vec![vec![N, f(65)], vec![N, f(3)]], 1),
+        (vec![vec![Dim::Batch(2), f(3), f(5)], vec![Dim::Batch(2), f(1), f(5)]], 1),
+        (vec![vec![f(2), N, f(3)], vec![f(2), N, f(3)]], 0),
+        (vec![vec![f(1), f(3), f(130)], vec![f(1), f(2), f(130)]], 1),
+        (vec![vec![f(4), f(3), f(5)], vec![f(4), f(2), f(5)]], 1),
+    ] {
+        let mut g = Graph::new("test");
+        let input = |(i, s): (usize, &Vec<Dim>)| {
+            g.add_input(format!("x{i}"), TensorType::new(DType::F32, s.iter().copied()))
+        };
+        let inputs: Vec<ValueId> = shapes.iter().enumerate().map(input).collect();
+        let along = Attrs::new().int("axis", axis);
+        let one = add(&mut g, "Concat", along.clone(), &inputs);
+        // Of a joined value, of one twice, and of one that nobody watches.
+        let two = add(&mut g, "Concat", along.clone(), &[inputs[0], one, inputs[0]]);
+        let other = add(&mut g, "Neg", Attrs::new(), &inputs[..1]);
+        let three = add(&mut g, "Concat", along, &[two, other]);
+        g.outputs = vec![three];
+        let n = 6;
+        let tensors: Vec<Tensor> = shapes
+            .iter()
+            .map(|s| {
+                let s: Vec<usize> = s.iter().map(|d| d.at(n).expect("small")).collect();
+                let mut x = SampleInput::f32(s.clone()).draw(&mut rng).f32s().to_vec();
+                x.iter_mut().step_by(11).for_each(|v| *v = 0.0);
+                x.iter_mut()
+                    .skip(1)
+                    .step_by(97)
+                    .for_each(|v| *v = [f32::NAN, f32::INFINITY, 1e30][v.to_bits() as usize % 3]);
+                Tensor::from_f32(s, x)
+            })
+            .collect();
+        // Those that join come before what they join in the list, and alone.
+        let all: Vec<ValueId> = [three, two, one].into_iter().chain(inputs.iter().copied()).collect();
+        for device in devices() {
+            for most in [64, 4] {
+                let mut engine = Engine::new(g.clone(), &device).with_batch(most);
+                engine.watch(&all).expect("can be watched");
+                let mut frames = vec![Vec::new(); all.len()];
+                for _ in 0..2 {
+                    let seen = engine.observe(&tensors).expect("runs").frames;
+                    frames.iter_mut().zip(seen).for_each(|(all, new)| all.extend(new));
+                    // Asking in between changes nothing.
+                    engine.summaries().expect("collected");
+                }
+                let summaries = engine.summaries().expect("collected").to_vec();
+                for (i, v) in all.iter().enumerate() {
+                    let alone = observe(&g, &device, most, *v, &[&tensors, &tensors]);
+                    let what = format!("value {i} of {shapes:?} at most {most} at once on {device}");
+                    assert_eq!(bits(&frames[i]), bits(&alone.0), "{what}");
+                    assert_eq!(summaries[i], alone.1, "{what}");
+                }
+            }
+        }
+    }
+}
+
+fn bits(frames: &[FrameStats]) -> Vec<([u64; 4], [u32; 4])> {
+    let of = |s: &FrameStats| {
+        ([s.elements, s.zeros, s.nans, s.infinities], [s.min, s.max, s.sum, s.squares].map(f32::to_bits))
+    };
+    frames.iter().map(of).collect()
 }
 
 fn refused() {

@@ -1,5 +1,6 @@
 //! One engine over both executors, for any number of frames: it splits what does not fit at once.
 
+mod joins;
 mod watch;
 
 use super::cpu::{fits_the_cpu, peak_bytes};
@@ -21,6 +22,11 @@ const KEPT_GRAPHS: usize = 4;
 /// Bytes for what grows with the batch, unless said otherwise.
 const HARDWARE_BUDGET: u64 = 2 << 30;
 const SOFTWARE_BUDGET: u64 = 1 << 30;
+
+/// The same on the CPU, for each thread, and its ends. More frames at once keep no more threads busy, and tensors that are
+/// far larger than the caches are read from memory again by every operator.
+const CPU_BUDGET: u64 = 64 << 20;
+const CPU_BUDGETS: std::ops::RangeInclusive<u64> = 128 << 20..=1 << 30;
 
 /// A graph ready to run on a device, with inputs of any batch.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ impl Engine {
     pub fn new(mut graph: Graph, device: &Device) -> Engine {
         quantize_constants(&mut graph);
         let (backend, budget) = match device {
-            Device::Cpu => (Backend::Cpu(Vec::new()), SOFTWARE_BUDGET),
+            Device::Cpu => (Backend::Cpu(Vec::new()), cpu_budget(rayon::current_num_threads())),
             Device::Gpu(gpu) => {
                 let soft = gpu.adapter.kind == Kind::Software;
                 let budget = if soft { SOFTWARE_BUDGET } else { HARDWARE_BUDGET };
@@ -248,6 +254,10 @@ impl Engine {
     }
 }
 
+fn cpu_budget(threads: usize) -> u64 {
+    (threads as u64).saturating_mul(CPU_BUDGET).clamp(*CPU_BUDGETS.start(), *CPU_BUDGETS.end())
+}
+
 /// The executor of a graph at a batch; the most recently used is last.
 fn specialise<'a>(
     graph: &Graph,
@@ -407,6 +417,12 @@ mod tests {
             let mut engine = Engine::new(g.clone(), &Device::Cpu).with_budget(budget);
             assert_eq!(engine.batch(&[]).unwrap(), batch, "budget {budget}");
         }
+    }
+
+    #[test]
+    fn the_cpu_has_a_budget_for_each_thread_within_bounds() {
+        let mib = |threads| cpu_budget(threads) >> 20;
+        assert_eq!([1, 2, 3, 8, 16, usize::MAX].map(mib), [128, 128, 192, 512, 1024, 1024]);
     }
 
     #[test]

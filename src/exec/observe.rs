@@ -2,7 +2,7 @@
 
 use crate::graph::ValueId;
 use crate::graph::lower::{Dispatch, Kernel, Layout, Operand, View, flat_grid, u32};
-use crate::observers::{self, FRAME_WORDS, FrameStats, HISTOGRAM, LANES, RUN, Summary};
+use crate::observers::{self, FRAME_WORDS, FrameStats, HISTOGRAM, LANES, RUN, Shown, Summary};
 use crate::tensor::{Dim, Tensor, TensorType};
 
 use super::relayout;
@@ -109,14 +109,16 @@ impl Frames {
         frames.map(|w| FrameStats::from_words(self.elements as u64, w)).collect()
     }
 
-    /// Observes a tensor on the CPU.
-    pub(super) fn observe(&self, x: &Tensor, summary: &mut Summary) -> Vec<FrameStats> {
+    /// Counts a tensor on the CPU; its frames are to be added to the summary.
+    pub(super) fn count(&self, x: &Tensor, summary: &mut Summary) -> Shown {
         let Some(axis) = self.axis else {
-            return (0..self.count).flat_map(|_| summary.observe_frames(x.f32s(), 1, self.plane)).collect();
+            let mut shown = Shown::default();
+            (0..self.count).for_each(|_| shown.extend(summary.count(x.f32s(), 1, self.plane)));
+            return shown;
         };
         let outer: usize = x.shape()[..axis].iter().product();
         if outer == 1 {
-            return summary.observe_frames(x.f32s(), self.count, self.plane);
+            return summary.count(x.f32s(), self.count, self.plane);
         }
         let part = self.elements / outer.max(1);
         let mut sorted = Vec::with_capacity(x.len());
@@ -126,7 +128,7 @@ impl Frames {
                 sorted.extend_from_slice(&x.f32s()[from..from + part]);
             }
         }
-        summary.observe_frames(&sorted, self.count, self.plane)
+        summary.count(&sorted, self.count, self.plane)
     }
 
     /// Whether the kernels find the frames in a tensor that lies so.

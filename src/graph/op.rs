@@ -101,7 +101,7 @@ impl CodeParams<'_> {
 }
 
 /// The tensors inside the integer form of a composite operator that have quantizers of their own, and how they follow
-/// from its inputs. Passes put this beside the operator, so that the tensors can be observed.
+/// from its inputs and outputs. Passes put this beside the operator, so that the tensors can be observed.
 #[derive(Debug, Default)]
 pub struct Internals {
     /// Operators in order, with what they take.
@@ -115,6 +115,8 @@ pub struct Internals {
 pub enum Part {
     /// An input of the composite operator.
     Input(usize),
+    /// An output of it.
+    Output(usize),
     /// An output of a step.
     Step(usize, usize),
     /// A constant.

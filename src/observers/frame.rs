@@ -84,19 +84,39 @@ pub fn plane(frame: &[usize]) -> usize {
     if frame.len() >= 3 { frame[2..].iter().product() } else { frame.iter().product() }
 }
 
-/// Counts elements into `histogram` and gives the statistics of each frame. `x` is `frames` frames of `frame` elements,
-/// one behind the other; each is `plane`s in logical order.
+/// What the pieces of a tensor's frames show: enough for the statistics of its frames, and for those of a tensor whose
+/// frames are made of them.
+#[derive(Debug, Default)]
+pub struct Shown {
+    frames: Vec<Vec<Part>>,
+}
+
+impl Shown {
+    /// Statistics of the frames.
+    pub fn stats(&self) -> Vec<FrameStats> {
+        Shown::joined(&[self])
+    }
+
+    /// Statistics of frames that consist of the frames of these tensors, one behind the other. All have planes of one
+    /// size: the runs of the whole are then theirs, in order, and the sums have the bits of looking at it.
+    pub fn joined(all: &[&Shown]) -> Vec<FrameStats> {
+        let frames = all.first().map_or(0, |s| s.frames.len());
+        (0..frames).map(|f| finish(all.iter().flat_map(|s| &s.frames[f]))).collect()
+    }
+
+    /// Goes on with further frames.
+    pub(crate) fn extend(&mut self, more: Shown) {
+        self.frames.extend(more.frames);
+    }
+}
+
+/// Counts elements into `histogram` and shows each frame. `x` is `frames` frames of `frame` elements, one behind the
+/// other; each is `plane`s in logical order.
 ///
 /// Sums are rounded in one fixed order, whatever computes them. A plane is cut into runs of [`RUN`] consecutive
 /// elements, the last perhaps shorter; a run is added from left to right. Of a frame's runs in order, lane t adds those
 /// of number t, t + 64, ..; then lane t adds lane t + 32, then t + 16, .. t + 1.
-pub(super) fn observe(
-    x: &[f32],
-    frames: usize,
-    frame: usize,
-    plane: usize,
-    histogram: &mut [u64],
-) -> Vec<FrameStats> {
+pub(super) fn observe(x: &[f32], frames: usize, frame: usize, plane: usize, histogram: &mut [u64]) -> Shown {
     thread_local! {
         /// Zeros between calls: memory that is asked for at each tensor costs page faults.
         static COUNTS: RefCell<Box<Counts>> = RefCell::new(Box::new([0; HISTOGRAM]));
@@ -119,7 +139,7 @@ pub(super) fn observe(
         .collect();
     let mut of_frame: Vec<Vec<Part>> = (0..frames).map(|_| Vec::new()).collect();
     chunks.into_iter().flatten().for_each(|p| of_frame[p.frame].push(p));
-    of_frame.iter().map(|parts| finish(frame, parts)).collect()
+    Shown { frames: of_frame }
 }
 
 fn pieces(frames: usize, frame: usize, plane: usize) -> Vec<Piece> {
@@ -139,9 +159,10 @@ fn pieces(frames: usize, frame: usize, plane: usize) -> Vec<Piece> {
     out
 }
 
-fn finish(elements: usize, parts: &[Part]) -> FrameStats {
+/// Statistics of the frame that consists of these pieces.
+fn finish<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> FrameStats {
     let mut lanes = [[0f32; 2]; LANES];
-    let runs = parts.iter().flat_map(|p| &p.runs);
+    let runs = parts.clone().flat_map(|p| &p.runs);
     runs.enumerate().for_each(|(i, run)| {
         let lane = &mut lanes[i % LANES];
         lane[0] += run[0];
@@ -157,12 +178,12 @@ fn finish(elements: usize, parts: &[Part]) -> FrameStats {
     }
     let [sum, squares] = lanes[0];
     FrameStats {
-        elements: elements as u64,
-        zeros: parts.iter().map(|p| p.zeros).sum(),
-        nans: parts.iter().map(|p| p.nans).sum(),
-        infinities: parts.iter().map(|p| p.infinities).sum(),
-        min: parts.iter().fold(f32::INFINITY, |m, p| m.min(p.min)),
-        max: parts.iter().fold(f32::NEG_INFINITY, |m, p| m.max(p.max)),
+        elements: parts.clone().map(|p| p.elements).sum(),
+        zeros: parts.clone().map(|p| p.zeros).sum(),
+        nans: parts.clone().map(|p| p.nans).sum(),
+        infinities: parts.clone().map(|p| p.infinities).sum(),
+        min: parts.clone().fold(f32::INFINITY, |m, p| m.min(p.min)),
+        max: parts.fold(f32::NEG_INFINITY, |m, p| m.max(p.max)),
         sum,
         squares,
     }
@@ -175,7 +196,7 @@ mod tests {
 
     fn stats(x: &[f32], plane: usize) -> (FrameStats, Vec<u64>) {
         let mut histogram = vec![0; HISTOGRAM];
-        (observe(x, 1, x.len(), plane, &mut histogram)[0], histogram)
+        (observe(x, 1, x.len(), plane, &mut histogram).stats()[0], histogram)
     }
 
     /// The definition, word by word.

@@ -16,7 +16,7 @@ mod piece;
 mod summary;
 
 pub use exact_sum::ExactSum;
-pub use frame::{FRAME_WORDS, FrameStats, HISTOGRAM, LANES, RUN, plane};
+pub use frame::{FRAME_WORDS, FrameStats, HISTOGRAM, LANES, RUN, Shown, plane};
 pub use loss::squared_error;
 pub use moving::MovingMinMax;
 pub use summary::{Bin, Parts, Summary, SummaryError};

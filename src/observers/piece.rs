@@ -23,8 +23,10 @@ pub(super) struct Piece {
 }
 
 /// What the elements of a piece give.
+#[derive(Debug)]
 pub(super) struct Part {
     pub frame: usize,
+    pub elements: u64,
     pub zeros: u64,
     pub nans: u64,
     pub infinities: u64,
@@ -38,6 +40,7 @@ pub(super) struct Part {
 pub(super) fn part(piece: Piece, x: &[f32], counts: &mut Counts) -> Part {
     let mut out = Part {
         frame: piece.frame,
+        elements: x.len() as u64,
         zeros: 0,
         nans: 0,
         infinities: 0,

@@ -1,7 +1,7 @@
 //! The summary of a tensor over any number of frames, from which every observer finds its range.
 
 use super::exact_sum::ExactSum;
-use super::frame::{self, DROPPED, FrameStats, HISTOGRAM, LEAST, MOST, SIDE};
+use super::frame::{self, DROPPED, FrameStats, HISTOGRAM, LEAST, MOST, SIDE, Shown};
 use crate::quant::Range;
 
 /// Largest count of a summary that is read: sums of many of them stay within 64 bits.
@@ -96,10 +96,14 @@ impl Summary {
 
     /// Adds `frames` frames of equal length, one behind the other, each cut into planes (see [`frame::plane`]).
     pub fn observe_frames(&mut self, x: &[f32], frames: usize, plane: usize) -> Vec<FrameStats> {
-        let each = x.len() / frames.max(1);
-        let stats = frame::observe(x, frames, each, plane, &mut self.histogram);
+        let stats = self.count(x, frames, plane).stats();
         stats.iter().for_each(|s| self.add_frame(s));
         stats
+    }
+
+    /// Adds the histogram of such frames, which themselves are to follow (see [`Summary::add_frame`]).
+    pub fn count(&mut self, x: &[f32], frames: usize, plane: usize) -> Shown {
+        frame::observe(x, frames, x.len() / frames.max(1), plane, &mut self.histogram)
     }
 
     /// Adds a frame, its histogram apart (see [`Summary::add_histogram`]).
@@ -122,6 +126,14 @@ impl Summary {
     /// Adds the histogram of frames that were added without it.
     pub fn add_histogram(&mut self, counts: &[u32]) {
         self.histogram.iter_mut().zip(counts).for_each(|(all, c)| *all += u64::from(*c));
+    }
+
+    /// Takes the histogram of a tensor whose frames consist of those that these summaries have seen.
+    pub fn join_histograms<'a>(&mut self, parts: impl IntoIterator<Item = &'a Summary>) {
+        self.histogram.fill(0);
+        for part in parts {
+            self.histogram.iter_mut().zip(&part.histogram).for_each(|(all, c)| *all += c);
+        }
     }
 
     /// Adds the summary of other frames.

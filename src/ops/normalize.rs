@@ -13,6 +13,7 @@ use crate::graph::{
 };
 use crate::quant::{Mantissa, Multiplier, Multipliers, Step};
 use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
+use rayon::prelude::*;
 use std::sync::Arc;
 
 crate::params! {
@@ -269,6 +270,17 @@ impl Op for Normalize {
                 return;
             };
             let first = row % plan.period * plan.per_row;
+            if plan.run == 1 {
+                // As below, without loops of one number.
+                let all = y.iter_mut().zip(x).zip(&scale[first..]);
+                match bias {
+                    Some(bias) => {
+                        all.zip(&bias[first..]).for_each(|(((y, x), s), b)| *y = (x - mean) * inv * s + b);
+                    }
+                    None => all.for_each(|((y, x), s)| *y = (x - mean) * inv * s + 0.0),
+                }
+                return;
+            }
             for (k, (y, x)) in y.chunks_mut(plan.run).zip(x.chunks(plan.run)).enumerate() {
                 let (s, b) = (scale[first + k], bias.map_or(0.0, |b| b[first + k]));
                 y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * inv * s + b);
@@ -280,7 +292,7 @@ impl Op for Normalize {
             let shape = shape.expect("concrete inputs give concrete outputs");
             // Without elements there may still be rows; their mean is NaN.
             let of = |i: usize| self.statistics(&x.f32s()[i * plan.rows.len()..(i + 1) * plan.rows.len()]);
-            let (mean, inv) = (0..plan.rows.count()).map(of).unzip();
+            let (mean, inv) = (0..plan.rows.count()).into_par_iter().map(of).unzip();
             out.extend([Tensor::from_f32(shape.clone(), mean), Tensor::from_f32(shape, inv)]);
         }
         Ok(out)

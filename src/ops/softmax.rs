@@ -162,32 +162,27 @@ impl Op for Softmax {
         Ok(Some(vec![Tensor::from_i32(inputs[0].shape(), out)]))
     }
 
-    /// exp(x - max), its sum, and the mantissa of the sum's reciprocal.
+    /// exp(x - max), and the mantissa of its sum's reciprocal: from y = exp(x - max) / sum, whose greatest number is 1 / sum
+    /// because that of exp(x - max) is 1. So no exp is computed again.
     fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {
         if !std::ptr::eq(self.row, &plain::ROW) {
             return Ok(Internals::default());
         }
-        let x = &inputs[0];
-        let axes = self.axes(x.rank())?.into_iter().map(|a| i64::try_from(a).unwrap_or(i64::MAX));
+        let y = &inputs[0];
+        let axes = self.axes(y.rank())?.into_iter().map(|a| i64::try_from(a).unwrap_or(i64::MAX));
         let over = Attrs::new().ints("axes", axes).int("keepdims", 1);
-        let largest = super::build("ReduceMax", over.clone(), &inputs[..1])?;
+        let largest = super::build("ReduceMax", over, &inputs[..1])?;
         let row = largest.infer(&inputs[..1])?.remove(0);
-        let unary =
-            |name: &'static str, ty: &TensorType| super::build(name, Attrs::new(), std::slice::from_ref(ty));
+        let quotient = super::build("Div", Attrs::new(), &[y.clone(), row.clone()])?;
+        let mantissa = super::build("Mantissa", Attrs::new(), &[row])?;
         let steps = vec![
-            (largest, vec![Part::Input(0)]),
-            (
-                super::build("Sub", Attrs::new(), &[x.clone(), row.clone()])?,
-                vec![Part::Input(0), Part::Step(0, 0)],
-            ),
-            (unary("Exp", x)?, vec![Part::Step(1, 0)]),
-            (super::build("ReduceSum", over, &inputs[..1])?, vec![Part::Step(2, 0)]),
-            (unary("Reciprocal", &row)?, vec![Part::Step(3, 0)]),
-            (unary("Mantissa", &row)?, vec![Part::Step(4, 0)]),
+            (largest, vec![Part::Output(0)]),
+            (quotient, vec![Part::Output(0), Part::Step(0, 0)]),
+            (mantissa, vec![Part::Step(0, 0)]),
         ];
         let taps = vec![
-            Tap { name: "exp", of: Part::Step(2, 0), dtype: DType::U16, bound: Some(1.0) },
-            Tap { name: "reciprocal", of: Part::Step(5, 0), dtype: DType::I16, bound: Some(2.0) },
+            Tap { name: "exp", of: Part::Step(1, 0), dtype: DType::U16, bound: Some(1.0) },
+            Tap { name: "reciprocal", of: Part::Step(2, 0), dtype: DType::I16, bound: Some(2.0) },
         ];
         Ok(Internals { steps, taps })
     }

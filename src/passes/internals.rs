@@ -1,7 +1,7 @@
 //! The tensors inside composite operators: softmax, layer normalisation and quotients have integer forms of several
 //! steps, with numbers between them that have quantizers of their own. They stand beside the operator, as a computation
-//! on its inputs, named after it; a run computes them only where they are asked for. What an operator has inside is
-//! said by [`crate::graph::Op::internals`].
+//! on its inputs and outputs, named after it; a run computes them only where they are asked for. What an operator has
+//! inside is said by [`crate::graph::Op::internals`].
 //!
 //! A quotient by a constant is a product, and Gelu one table: neither has anything inside.
 
@@ -131,6 +131,7 @@ pub(super) fn on_codes(graph: &Graph) -> HashSet<NodeId> {
 fn compute(graph: &mut Graph, index: usize) -> Result<Vec<(Tap, ValueId)>, PassError> {
     let node = &graph.nodes()[index];
     let (name, label, inputs) = (node.name.clone(), node.label(), node.inputs.clone());
+    let results = node.outputs.clone();
     let op_error = |error| PassError::Op { node: label.clone(), error };
     let types: Vec<_> = inputs.iter().map(|v| graph.value(*v).ty.clone()).collect();
     let internals = node.op.internals(&types).map_err(op_error)?;
@@ -147,6 +148,7 @@ fn compute(graph: &mut Graph, index: usize) -> Result<Vec<(Tap, ValueId)>, PassE
     for (k, (op, parts)) in internals.steps.into_iter().enumerate() {
         let runtime = |part: &Part| match part {
             Part::Input(i) => !constant[*i],
+            Part::Output(_) => constant.contains(&false),
             Part::Step(s, _) => made[*s].is_some(),
             Part::Constant(_) => false,
         };
@@ -158,6 +160,7 @@ fn compute(graph: &mut Graph, index: usize) -> Result<Vec<(Tap, ValueId)>, PassE
         for part in parts {
             match part {
                 Part::Input(i) => takes.push(inputs[i]),
+                Part::Output(o) => takes.push(results[o]),
                 Part::Step(s, o) => takes.extend(made[s].as_ref().map(|v| v[o])),
                 Part::Constant(t) => takes.push(graph.new_constant(&format!("{name}/constant"), t)),
             }
@@ -181,7 +184,7 @@ fn compute(graph: &mut Graph, index: usize) -> Result<Vec<(Tap, ValueId)>, PassE
         // What has a quantizer needs no other.
         Part::Input(i) => (!quantized[*i]).then_some(inputs[*i]),
         Part::Step(s, o) => made[*s].as_ref().map(|v| v[*o]),
-        Part::Constant(_) => None,
+        Part::Output(_) | Part::Constant(_) => None,
     };
     Ok(internals.taps.iter().filter_map(|t| Some((t.clone(), of(&t.of)?))).collect())
 }

@@ -1,16 +1,20 @@
 //! Statistics of values over any number of runs.
 
+use super::joins::joins;
 use super::{Backend, Engine, is_too_large, specialise};
 use crate::exec::observe::{Observed, Watch};
 use crate::exec::{ExecError, Purpose, batch_of};
 use crate::graph::{Graph, ValueId};
-use crate::observers::Summary;
+use crate::observers::{Shown, Summary};
 use crate::tensor::{DType, Tensor};
 
 /// What is being observed.
 #[derive(Debug)]
 pub(super) struct Watching {
     values: Vec<ValueId>,
+    /// For each value those whose statistics its own follow from (see [`joins`]), on the CPU: memory that was written a
+    /// moment ago is read once less. A device looks at every value.
+    joins: Vec<Option<Vec<usize>>>,
     summaries: Vec<Summary>,
 }
 
@@ -36,11 +40,15 @@ impl Engine {
             return Err(ExecError::Unwatchable { name, what: "listed twice".to_owned() });
         }
         self.chosen.remove(&Purpose::Watch);
-        if let Backend::Gpu(gpu) = &self.backend {
-            gpu.watch(&values, self.separable)?;
-        }
+        let joins = match &self.backend {
+            Backend::Gpu(gpu) => {
+                gpu.watch(&values, self.separable)?;
+                vec![None; values.len()]
+            }
+            Backend::Cpu(_) => joins(&self.graph, &values, self.separable),
+        };
         let summaries = vec![Summary::new(); values.len()];
-        self.watching = (!values.is_empty()).then_some(Watching { values, summaries });
+        self.watching = (!values.is_empty()).then_some(Watching { values, joins, summaries });
         Ok(())
     }
 
@@ -64,6 +72,12 @@ impl Engine {
         let watching = self.watching.as_mut().ok_or(ExecError::NotWatching)?;
         if let Backend::Gpu(gpu) = &self.backend {
             gpu.drain(&mut watching.summaries)?;
+        }
+        for (i, parts) in watching.joins.iter().enumerate() {
+            let Some(parts) = parts else { continue };
+            let mut joined = std::mem::take(&mut watching.summaries[i]);
+            joined.join_histograms(parts.iter().map(|p| &watching.summaries[*p]));
+            watching.summaries[i] = joined;
         }
         Ok(&watching.summaries)
     }
@@ -110,10 +124,17 @@ impl Engine {
         };
         let watches = Watch::all(&self.graph, &watching.values, batch, self.separable)?;
         let mut frames = vec![Vec::new(); watches.len()];
+        let mut shown: Vec<Shown> = watches.iter().map(|_| Shown::default()).collect();
         let arena_bytes = specialise(&self.graph, known, batch)?.watch(inputs, &mut |v, x| {
-            if let Some(i) = watches.iter().position(|w| w.value == v) {
-                frames[i] = watches[i].frames.observe(x, &mut watching.summaries[i]);
-            }
+            let Some(i) = watches.iter().position(|w| w.value == v) else { return };
+            frames[i] = match &watching.joins[i] {
+                Some(parts) => Shown::joined(&parts.iter().map(|p| &shown[*p]).collect::<Vec<_>>()),
+                None => {
+                    shown[i] = watches[i].frames.count(x, &mut watching.summaries[i]);
+                    shown[i].stats()
+                }
+            };
+            frames[i].iter().for_each(|s| watching.summaries[i].add_frame(s));
         })?;
         Ok(Observed { frames, arena_bytes, ..Observed::default() })
     }
