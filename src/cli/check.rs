@@ -73,7 +73,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
             Some(o) => fill(&prepared, &o.statistics.tensors, &o.moving)?.graph,
             None => prepared.graph,
         };
-        let known = Known { unfused: &prepared.unfused, forced: &prepared.forced, statistics };
+        let known =
+            Known { unfused: &prepared.unfused, forced: &prepared.forced, statistics, finished: false };
         let report = check(&graph, known);
         (graph, report)
     } else {
@@ -81,7 +82,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
             let what = "has quantizers already: --config, --data and --from-stats are for float models";
             return Err(about(&what));
         }
-        let report = check(&loaded, Known::default());
+        let known = Known { finished: true, ..Known::default() };
+        let report = check(&loaded, known);
         (loaded, report)
     };
     let assumed = config.target.is_none().then_some("samebit");
