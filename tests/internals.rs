@@ -282,7 +282,7 @@ fn calibrated(model: &str) -> (BTreeMap<String, usize>, BTreeMap<(String, String
 
 fn transformer() {
     let (kinds, origins) = calibrated("data/models/vit_cifar10.onnx");
-    let wanted = [("attention", 3), ("layernormalization", 7), ("softmax", 3)];
+    let wanted = [("attention", 3), ("gelu", 3), ("layernormalization", 7), ("softmax", 3)];
     assert_eq!(kinds, wanted.map(|(k, n)| (k.to_owned(), n)).into());
     let of = |role: &str, origin: Origin| origins.get(&(role.to_owned(), origin.name().to_owned())).copied();
     // Inside: 7 times normalized, gamma and beta, 3 times two scores; and a mantissa each, exp and probabilities.

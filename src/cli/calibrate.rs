@@ -241,7 +241,7 @@ fn shard_outcome(args: &CalibrateArgs, observed: &Observed, device: &Device) -> 
     Outcome { json, not_good: !statistics.skipped.is_empty() && !args.allow_skips }
 }
 
-fn skipped(statistics: &Statistics) -> Vec<Value> {
+pub(super) fn skipped(statistics: &Statistics) -> Vec<Value> {
     statistics.skipped.iter().map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect()
 }
 

@@ -73,13 +73,17 @@ pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassErro
     p.place();
     let forced = p.forced();
     let mut composites = p.attentions();
-    let on_codes = p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
+    let on_codes: HashSet<NodeId> =
+        p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
     let (mut prepared, mut observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
     prepared.stage = Stage::FakeQuant;
     let level = config.consistency.unwrap_or(1);
     let inside = internals::declare(&mut prepared, &on_codes, observer(config), level == 2 || level == 3)?;
     observed.extend(inside.observed);
     composites.extend(inside.composites);
+    // One table, with nothing inside; said all the same, as it may have been written out.
+    let gelus = graph.nodes().iter().filter(|n| n.op.def().name == "Gelu" && on_codes.contains(&n.id));
+    composites.extend(gelus.map(|n| Composite { kind: "gelu".into(), node: n.id, internals: Vec::new() }));
     composites.sort_by_key(|c| c.node);
     let masked = observed.iter().filter_map(|(id, name)| {
         let before = p.before_mask(graph.find_value(name)?)?;
