@@ -3,9 +3,12 @@
 mod support;
 
 use libtest_mimic::Arguments;
+use samebit::analysis::calibrate::fill;
+use samebit::analysis::moving::Moving;
 use samebit::exec::CpuExecutor;
 use samebit::graph::text::{parse, print};
 use samebit::graph::{Graph, NodeId, ValueId};
+use samebit::observers::Summary;
 use samebit::ops::by_name;
 use samebit::passes::config::{Code, QuantConfig, Rule};
 use samebit::passes::internals::exposed;
@@ -25,6 +28,7 @@ fn main() {
         trial("what_is_inside_changes_no_output", false, no_effect),
         trial("what_is_inside_is_what_its_formula_says", false, formulas),
         trial("a_graph_keeps_what_is_inside_its_nodes_only", false, kept),
+        trial("a_mask_takes_no_codes_from_the_scores", false, masks),
         trial("calibrate_observes_what_is_inside_a_transformer", absent, transformer),
         trial("imported_quantizers_stay_and_the_insides_are_observed", absent, imported),
     ];
@@ -196,6 +200,64 @@ fn kept() {
     assert_eq!(left.len(), 4);
 }
 
+/// Whatever a mask adds or puts in the place of scores, the probabilities stay those of the float model.
+fn masks() {
+    let add = |v: &str| {
+        format!(
+            "const v2 \"mask\" f32[1,3,3] [0.0, {v}, {v}, 0.0, 0.0, {v}, 0.0, 0.0, 0.0]
+const v3 \"unused\" f32[] [0.0]
+%3 \"masked\" Add(v5, v2) -> v6 \"m\" f32[N,3,3]"
+        )
+    };
+    let put = |v: &str| {
+        format!(
+            "const v2 \"keep\" bool[1,3,3] [1, 0, 0, 1, 1, 0, 1, 1, 1]
+const v3 \"far\" f32[] [{v}]
+%3 \"masked\" Where(v2, v5, v3) -> v6 \"m\" f32[N,3,3]"
+        )
+    };
+    let all =
+        [add("-1e4"), add("-1e9"), add("-3.4028235e38"), put("-1e9"), put("-65504.0"), put("-3.4028235e38")];
+    for mask in all {
+        let (constants, node) = mask.split_once("%3").expect("both");
+        let text = format!(
+            "graph \"g\" float
+input v0 \"x\" f32[N,3,4]
+const v1 \"w\" f32[4,4] [1.0, 0.5, -0.25, 0.1, 0.2, 1.0, 0.0, 0.3, 0.0, -0.5, 1.0, 0.0, 0.3, 0.1, 0.2, 1.0]
+{constants}%1 \"turn\" Transpose(v0) {{perm = [0, 2, 1]}} -> v4 \"t\" f32[N,4,3]
+%2 \"scores\" MatMul(v0, v4) -> v5 \"s\" f32[N,3,3]
+%3{node}
+%5 \"softmax\" Softmax(v6) {{axis = -1, to_end = 0}} -> v7 \"p\" f32[N,3,3]
+%6 \"mixed\" MatMul(v7, v0) -> v8 \"a\" f32[N,3,4]
+%9 \"last\" MatMul(v8, v1) -> v9 \"y\" f32[N,3,4]
+output v9
+"
+        );
+        let g = parse(&text, by_name, &BTreeMap::default()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let p = prepare(&calibration_graph(g.clone()).expect("float"), &QuantConfig::default())
+            .expect("prepares");
+        let (float, _) = exposed(&g).expect("exposes");
+        let values: Vec<ValueId> =
+            float.nodes().iter().flat_map(|n| n.outputs.clone()).chain(float.inputs.clone()).collect();
+        let mut summaries = BTreeMap::new();
+        let concrete = float.at_batch(2).expect("concrete");
+        let trace = CpuExecutor::new(concrete).run(&[input()], &values).expect("runs");
+        for v in values {
+            let mut summary = Summary::new();
+            summary.observe(trace.values[&v].f32s(), &[trace.values[&v].len()]);
+            summaries.insert(float.value(v).name.clone(), summary);
+        }
+        let graph = fill(&p, &summaries, &Moving::default()).expect("fills").graph;
+        let probabilities = |g: &Graph, name: &str| {
+            let v = g.find_value(name).expect("is there");
+            run(g, &input(), &[v])[1].clone()
+        };
+        for (a, b) in probabilities(&g, "p").iter().zip(probabilities(&graph, "p/quantized")) {
+            assert!((a - b).abs() < 0.02, "{a} {b} of {mask}\n{}", print(&graph));
+        }
+    }
+}
+
 /// What `calibrate` says of its composites and of the quantizers inside, by kind and origin.
 fn calibrated(model: &str) -> (BTreeMap<String, usize>, BTreeMap<(String, String), usize>) {
     let dir = tempfile::tempdir().expect("a folder");
@@ -220,7 +282,7 @@ fn calibrated(model: &str) -> (BTreeMap<String, usize>, BTreeMap<(String, String
 
 fn transformer() {
     let (kinds, origins) = calibrated("data/models/vit_cifar10.onnx");
-    let wanted = [("attention", 3), ("layernormalization", 7), ("softmax", 3)];
+    let wanted = [("attention", 3), ("gelu", 3), ("layernormalization", 7), ("softmax", 3)];
     assert_eq!(kinds, wanted.map(|(k, n)| (k.to_owned(), n)).into());
     let of = |role: &str, origin: Origin| origins.get(&(role.to_owned(), origin.name().to_owned())).copied();
     // Inside: 7 times normalized, gamma and beta, 3 times two scores; and a mantissa each, exp and probabilities.

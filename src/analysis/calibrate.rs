@@ -297,13 +297,22 @@ pub fn fill(
                 parsed.insert(text.clone(), observers::parse(&text).map_err(|e| wrong(&e))?);
             }
             let observer = parsed[&text].as_ref();
-            let found = match tensor.and_then(|t| moving.range(&text, t)) {
+            let masked =
+                prepared.masked.get(&id).map(|before| summaries.get(before).and_then(Summary::range));
+            let unmasked = masked.and_then(|before| unmasked(summary.as_ref()?.range()?, before));
+            let found = match unmasked.or_else(|| tensor.and_then(|t| moving.range(&text, t))) {
                 Some(range) => from_ranges(&q, &[range]),
                 None => parameters(&q, observer, constant.as_ref(), summary.as_ref()),
             };
             let params = found.map_err(|e| wrong(&e))?;
             let zero = summary.as_ref().and_then(Summary::range).is_some_and(|r| r.absmax() == 0.0);
             warning = zero.then(|| "its tensor is zero everywhere: scale 1".to_owned());
+            warning = warning.or_else(|| {
+                let low = unmasked?.low;
+                Some(format!(
+                    "numbers below {low} are taken for masked: their exponentials are 0 in any softmax"
+                ))
+            });
             q.origin = Origin::Observed;
             q.params = Some(params);
         }
@@ -318,6 +327,18 @@ pub fn fill(
     }
     graph.verify().map_err(|e| Error::Usage(e.to_string()))?;
     Ok(Calibrated { graph, quantizers: reports })
+}
+
+/// The range of attention scores that a mask does not move away, where it moves any: down to where the exponential of
+/// what lies below the least score before the mask is zero in 16 bits.
+fn unmasked(scores: Range, before: Option<Range>) -> Option<Range> {
+    /// exp(-16) is below 2^-23.
+    const FAR: f32 = 16.0;
+    // Inside a fused group there are no statistics: scores are as large below zero as above.
+    let least = before.map_or(-scores.high.abs(), |b| b.low);
+    let low = least.min(scores.high) - FAR;
+    // Twice as far is still no mask, but a bias.
+    (scores.low < low - FAR - scores.high.abs()).then(|| Range::new(low, scores.high).ok())?
 }
 
 fn summary_of(t: &Tensor) -> Summary {
@@ -358,7 +379,7 @@ fn from_ranges(q: &Quantizer, ranges: &[Range]) -> Result<QParams, Box<dyn std::
 }
 
 /// Share of a summary's numbers beyond the codes of a quantizer.
-fn clipped(params: &QParams, summary: &Summary) -> f64 {
+pub(super) fn clipped(params: &QParams, summary: &Summary) -> f64 {
     let step = params.step(0);
     let (low, high) = params.codes();
     // Half a step beyond the outermost codes still rounds to them.

@@ -76,6 +76,8 @@ pub struct Known<'a> {
     pub forced: &'a [Forced],
     /// Summaries of the tensors.
     pub statistics: Option<&'a Statistics>,
+    /// Whether the graph is one that others would evaluate, so that all states must fit.
+    pub finished: bool,
 }
 
 /// Checks a graph.
@@ -98,7 +100,8 @@ pub fn check(graph: &Graph, known: Known) -> Report {
     c.mixed_ranges(&mut findings);
     c.parts(&mut findings);
     c.steep(&mut findings);
-    findings::states(graph, &mut findings);
+    c.fixed_ranges(&mut findings);
+    findings::states(graph, known.finished, &mut findings);
     for f in known.forced {
         findings.push(Finding {
             rule: "rule-without-effect",

@@ -4,7 +4,7 @@
 //! shards and device they came through.
 
 use crate::data::columns::{ColumnType, Table, Writer};
-use crate::data::shards::{Provenance, ShardSet};
+use crate::data::shards::{Provenance, Shard, ShardSet};
 use crate::data::{DataError, Element, Skip};
 use crate::error::Error;
 use crate::observers::{ExactSum, HISTOGRAM, Parts, Summary};
@@ -78,11 +78,14 @@ impl Statistics {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut skipped = self.skipped.clone();
         skipped.sort();
+        // All shards of a data set are the data set.
+        let whole = self.shards.is_complete() && self.done == self.samples();
+        let shards = if whole { Shard::WHOLE.into() } else { self.shards.clone() };
         let header = Header {
             kind: KIND.to_owned(),
             version: VERSION,
             provenance: self.provenance.clone(),
-            shards: self.shards.clone(),
+            shards,
             done: self.done,
             skipped,
             tensors: self.tensors.keys().cloned().collect(),

@@ -104,6 +104,10 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
                 "has quantizers already, which --config and --ranges would change: calibrate the float model";
             return Err(Error::Usage(format!("{}: {what}", args.model.display())));
         }
+        if let Some(level) = args.consistency.filter(|l| *l > 1) {
+            let what = "its imported scales are no powers of two; supported for models with quantizers: 0, 1";
+            return Err(Error::Usage(format!("{}: --consistency {level}: {what}", args.model.display())));
+        }
         recalibration(loaded, args.observer.as_deref()).map_err(|e| about(args, &e))?
     };
     let device = Device::open(&args.common.device)?;
@@ -237,7 +241,7 @@ fn shard_outcome(args: &CalibrateArgs, observed: &Observed, device: &Device) -> 
     Outcome { json, not_good: !statistics.skipped.is_empty() && !args.allow_skips }
 }
 
-fn skipped(statistics: &Statistics) -> Vec<Value> {
+pub(super) fn skipped(statistics: &Statistics) -> Vec<Value> {
     statistics.skipped.iter().map(|s| json!({ "sample": s.sample, "reason": s.reason })).collect()
 }
 

@@ -1,5 +1,6 @@
 //! `samebit check`: the report of what is worth a look.
 
+use super::calibrate::skipped;
 use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
@@ -36,6 +37,9 @@ pub(super) struct CheckArgs {
     /// Take the ranges from this statistics file of `calibrate --stats`
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     from_stats: Option<PathBuf>,
+    /// Frames that cannot be read do not make the exit code 1
+    #[arg(long)]
+    allow_skips: bool,
     /// Folder for model_check_result.txt
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -59,11 +63,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
         Some(path) => QuantConfig::load(path).map_err(|e| Error::Usage(e.to_string()))?,
         None => QuantConfig::default(),
     };
-    let mut device = None;
+    let (mut device, mut observed) = (None, None);
     let (graph, report) = if loaded.stage == Stage::Float {
         let float = calibration_graph(loaded).map_err(|e| about(&e))?;
         let prepared = prepare(&float, &config).map_err(|e| about(&e))?;
-        let observed = match (&args.from_stats, &args.data) {
+        observed = match (&args.from_stats, &args.data) {
             (Some(path), _) => Some(Observed::from_file(path, &float)?),
             (None, Some(path)) => Some(pass(args, &config, &float, path, &mut device)?),
             (None, None) => None,
@@ -73,7 +77,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
             Some(o) => fill(&prepared, &o.statistics.tensors, &o.moving)?.graph,
             None => prepared.graph,
         };
-        let known = Known { unfused: &prepared.unfused, forced: &prepared.forced, statistics };
+        let known =
+            Known { unfused: &prepared.unfused, forced: &prepared.forced, statistics, finished: false };
         let report = check(&graph, known);
         (graph, report)
     } else {
@@ -81,7 +86,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
             let what = "has quantizers already: --config, --data and --from-stats are for float models";
             return Err(about(&what));
         }
-        let report = check(&loaded, Known::default());
+        let known = Known { finished: true, ..Known::default() };
+        let report = check(&loaded, known);
         (loaded, report)
     };
     let assumed = config.target.is_none().then_some("samebit");
@@ -107,14 +113,19 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
         .collect();
     let mut sections = sections;
     sections.insert("graph".to_owned(), text::print(&graph).into());
+    let skipped = observed.as_ref().map(|o| skipped(&o.statistics)).unwrap_or_default();
     let json = json!({
         "stage": graph.stage.name(),
         "target_assumed": assumed,
         "device": device,
+        "dispatches": observed.as_ref().map_or(0, |o| o.dispatches),
+        "cpu_ops": super::cpu_ops(observed.iter().flat_map(|o| &o.cpu_ops)),
+        "skipped": skipped,
         "sections": sections,
         "findings": findings,
     });
-    let not_good = report.findings.iter().any(|f| f.severity == Severity::Error);
+    let unread = !skipped.is_empty() && !args.allow_skips;
+    let not_good = unread || report.findings.iter().any(|f| f.severity == Severity::Error);
     Ok(Outcome { json, not_good })
 }
 

@@ -3,6 +3,7 @@
 use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
+use crate::analysis::calibrate::refuse_unfit;
 use crate::analysis::profile::{Profile, TensorProfile, profile};
 use crate::atomic::write_atomic;
 use crate::data::Dataset;
@@ -48,6 +49,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<Outcome, Error> {
         return Err(Error::Usage("--limit must be at least 1".into()));
     }
     let graph = args.cut.load_one(&args.model)?;
+    refuse_unfit(&args.model.display().to_string(), &graph)?;
     let mut data = Dataset::open(&args.data)?;
     if let Some(n) = args.limit {
         data = data.limit(n);

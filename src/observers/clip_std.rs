@@ -9,7 +9,7 @@ pub(super) static DEF: ObserverDef = ObserverDef {
     usage: "clip_std[=N]",
     about: "N standard deviations around the mean, 3 unless given, within the least and greatest number",
     parse: |p| {
-        let deviations = p.map_or(Some(3.0), |p| number(p, 0.0..=1e6))?;
+        let deviations = p.map_or(Some(3.0), |p| number(p, 1e-3..=1e6))?;
         Some(Box::new(ClipStd { deviations }))
     },
 };

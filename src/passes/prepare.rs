@@ -27,6 +27,9 @@ pub struct Prepared {
     pub graph: Graph,
     /// The tensor of the float graph that each quantizer of a runtime tensor observes, by name.
     pub observed: HashMap<NodeId, String>,
+    /// For quantizers of masked attention scores, the tensor before the mask: what lies far below it needs no codes, as
+    /// its exponential is zero.
+    pub masked: HashMap<NodeId, String>,
     /// Nodes that could be one group and are not.
     pub unfused: Vec<Unfused>,
     /// What a rule asked for and did not get.
@@ -70,15 +73,24 @@ pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassErro
     p.place();
     let forced = p.forced();
     let mut composites = p.attentions();
-    let on_codes = p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
+    let on_codes: HashSet<NodeId> =
+        p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
     let (mut prepared, mut observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
     prepared.stage = Stage::FakeQuant;
     let level = config.consistency.unwrap_or(1);
     let inside = internals::declare(&mut prepared, &on_codes, observer(config), level == 2 || level == 3)?;
     observed.extend(inside.observed);
     composites.extend(inside.composites);
+    // One table, with nothing inside; said all the same, as it may have been written out.
+    let gelus = graph.nodes().iter().filter(|n| n.op.def().name == "Gelu" && on_codes.contains(&n.id));
+    composites.extend(gelus.map(|n| Composite { kind: "gelu".into(), node: n.id, internals: Vec::new() }));
     composites.sort_by_key(|c| c.node);
-    Ok(Prepared { graph: prepared.tidied()?, observed, unfused: groups.unfused, forced, composites })
+    let masked = observed.iter().filter_map(|(id, name)| {
+        let before = p.before_mask(graph.find_value(name)?)?;
+        Some((*id, graph.value(before).name.clone()))
+    });
+    let masked = masked.collect();
+    Ok(Prepared { graph: prepared.tidied()?, observed, masked, unfused: groups.unfused, forced, composites })
 }
 
 /// What finds the ranges of activations.
@@ -118,7 +130,17 @@ pub fn recalibration(mut graph: Graph, observer: Option<&str>) -> Result<(Graph,
     observed.extend(inside.observed);
     graph.verify()?;
     let composites = inside.composites;
-    Ok((plain, Prepared { graph, observed, unfused: Vec::new(), forced: Vec::new(), composites }))
+    Ok((
+        plain,
+        Prepared {
+            graph,
+            observed,
+            masked: HashMap::new(),
+            unfused: Vec::new(),
+            forced: Vec::new(),
+            composites,
+        },
+    ))
 }
 
 /// A quantizer to be: its tensor and what it is.
@@ -318,6 +340,20 @@ impl<'a> Placement<'a> {
         all.find_map(|a| {
             if a.probabilities == v { Some(Some(1.0)) } else { a.scores.contains(&v).then_some(None) }
         })
+    }
+
+    /// The tensor that attention scores are before masks are added to them, or take their place.
+    fn before_mask(&self, scores: ValueId) -> Option<ValueId> {
+        let attention = self.attention.iter().find(|a| a.scores.contains(&scores))?;
+        let mut at = scores;
+        loop {
+            let node = &self.graph.nodes()[*self.producers.get(&at)?];
+            let masks = ["Add", "Sub", "Where"].contains(&node.op.def().name);
+            match node.inputs.iter().find(|v| attention.scores.contains(v)) {
+                Some(before) if masks => at = *before,
+                _ => return (at != scores).then_some(at),
+            }
+        }
     }
 
     fn attentions(&self) -> Vec<Composite> {

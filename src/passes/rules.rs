@@ -82,7 +82,15 @@ fn near(graph: &Graph, rule: &Rule) -> Vec<String> {
         _ => graph.op_counts().into_keys().collect(),
     };
     let wanted = rule.name.as_deref().or(rule.op.as_deref()).unwrap_or_default();
-    crate::names::near(wanted, names.into_iter())
+    // Reports name tensors, rules nodes.
+    let tensor = rule.name.as_deref().and_then(|name| graph.find_value(name));
+    let node = tensor.and_then(|v| graph.producers().get(&v).copied());
+    if let Some(node) = node {
+        return vec![graph.nodes()[node].name.clone()];
+    }
+    let folded: Vec<String> =
+        names.iter().filter(|n| n.eq_ignore_ascii_case(wanted)).map(|n| (*n).to_owned()).collect();
+    if folded.is_empty() { crate::names::near(wanted, names.into_iter()) } else { folded }
 }
 
 /// The nodes behind which a value comes to be, back to the nearest products, and the inputs on the way.

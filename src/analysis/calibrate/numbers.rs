@@ -49,8 +49,13 @@ pub(super) fn check(
         for v in node.outputs.iter().filter(|v| trace.values.contains_key(v)) {
             let (nans, infinities) = numbers(&trace.values[v]);
             if nans + infinities > 0 {
+                let mask = if nans == 0 && trace.values[v].f32s().iter().all(|x| *x < f32::INFINITY) {
+                    " (a mask of -inf? Export it with a large negative number, such as -1e9)"
+                } else {
+                    ""
+                };
                 return Err(Error::Usage(format!(
-                    "frame {id:?}: node {} {} is the first to make numbers that are none: {nans} NaN and {infinities} infinite in {:?}; nothing can be calibrated on them",
+                    "frame {id:?}: node {} {} is the first to make numbers that are none: {nans} NaN and {infinities} infinite in {:?}{mask}; nothing can be calibrated on them",
                     node.id,
                     node.label(),
                     graph.value(*v).name

@@ -1,10 +1,11 @@
 //! The rules that find what is worth a look.
 
 use super::{Checker, Finding, Severity};
+use crate::analysis::calibrate::clipped;
 use crate::graph::{Graph, Node, QuantRule, ValueId};
 use crate::observers::Summary;
 use crate::passes::fuse;
-use crate::quant::{Quantizer, Range, Role, State};
+use crate::quant::{Origin, Quantizer, Range, Role, State};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +48,32 @@ impl Checker<'_> {
                     node: n.label(),
                     message: format!("input {name:?} has no quantizer: the layer falls back to float"),
                 });
+            }
+        }
+    }
+
+    /// Ranges and scales of the configuration that cut off what was observed.
+    pub(super) fn fixed_ranges(&self, out: &mut Vec<Finding>) {
+        for n in self.graph.nodes() {
+            let Some(q) = n.quantizer().filter(|q| q.origin == Origin::Fixed) else { continue };
+            let name = self.name(n.inputs[0]).trim_end_matches("/raw");
+            let summary = self.known.statistics.and_then(|s| s.tensors.get(name));
+            let (Some(p), Some(s)) = (q.params.as_ref().filter(|p| p.scales().len() == 1), summary) else {
+                continue;
+            };
+            let share = clipped(p, s);
+            // Probabilities of 1 are one step beyond the codes.
+            if q.spec.role != Role::Tap && share > 0.001 {
+                let severity = if share > 0.05 { Severity::Error } else { Severity::Warning };
+                let seen = s
+                    .range()
+                    .map_or(String::new(), |r| format!(", which reach from {:?} to {:?}", r.low, r.high));
+                let message = format!(
+                    "its fixed scale {:?} cuts off {:.1} % of its numbers{seen}: widen the range or let it be observed",
+                    p.scales()[0],
+                    100.0 * share
+                );
+                out.push(Finding { rule: "fixed-range", severity, node: name.to_owned(), message });
             }
         }
     }
@@ -267,11 +294,21 @@ impl Checker<'_> {
     }
 }
 
-/// Quantizers without parameters, those inside composite operators among them.
-pub(super) fn states(graph: &Graph, out: &mut Vec<Finding>) {
+/// Quantizers without parameters or in a state that does not fit, those inside composite operators among them.
+pub(super) fn states(graph: &Graph, finished: bool, out: &mut Vec<Finding>) {
     for n in graph.nodes() {
         let Some(q) = n.quantizer() else { continue };
-        if q.state == State::Validation && q.params.is_none() {
+        if finished && matches!(q.state, State::Calibration | State::Qat) {
+            out.push(Finding {
+                rule: "unfit-state",
+                severity: Severity::Error,
+                node: n.label(),
+                message: format!(
+                    "the quantizer is in state {}, which no evaluation takes: `samebit calibrate` brings it to validation",
+                    q.state
+                ),
+            });
+        } else if q.state == State::Validation && q.params.is_none() {
             out.push(Finding {
                 rule: "never-calibrated",
                 severity: Severity::Error,

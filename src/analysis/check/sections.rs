@@ -98,7 +98,7 @@ impl Checker<'_> {
                 *counts.entry((n.op.def().name, t.to_owned())).or_insert(0) += 1;
             }
         }
-        let columns = ["f32", "i4", "i8", "i16", "u8", "i32"];
+        let columns = ["f32", "i4", "i8", "i16", "u4", "u8", "u16", "i32"];
         let ops: BTreeSet<&str> = counts.keys().map(|(op, _)| *op).collect();
         let rows = ops.into_iter().map(|op| {
             let count = |t: &&str| counts.get(&(op, (*t).to_owned())).copied().unwrap_or(0).to_string();

@@ -102,14 +102,15 @@ unary!(log, "Log", ["Log"], [], "f32", 0.0,
     |x: f32, _, _| libm::logf(x);
 );
 unary!(
-    /// |x| / 2^floor(log2 |x|), in [1, 2): what tables of normalised operands are entered with. A NaN for what is not
-    /// finite, 0 for 0 and denormals.
+    /// |x| / 2^floor(log2 |x|), in [1, 2): what tables of normalised operands are entered with. 0 for 0, denormals
+    /// and infinities.
     mantissa, "Mantissa", [], [], "f32", 0.0,
     F32: "unary/mantissa.wgsl", [], [(0.1, 9.0), (-3e9, -1e-9)], |x: f32, _, _| {
         let bits = x.to_bits() & 0x7fff_ffff;
         match bits >> 23 {
             0 => 0.0,
-            255 => f32::NAN,
+            255 if x.is_nan() => x,
+            255 => 0.0,
             _ => f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000),
         }
     };
