@@ -103,6 +103,26 @@ fn another_observer_needs_no_data() {
 }
 
 #[test]
+fn a_model_in_which_nothing_is_quantized_is_warned_of() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_, v) = calibrate(dir.path(), "float", "[[rule]]\nname = \"*\"\nfloat = true");
+    let warnings = v["warnings"].as_array().expect("a list");
+    assert!(warnings.iter().any(|w| w.as_str().is_some_and(|w| w.contains("nothing is quantized"))), "{v}");
+}
+
+#[test]
+fn a_range_that_cuts_the_data_is_an_error_of_check() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("cut.toml");
+    std::fs::write(&config, "[[rule]]\nname = \"*\"\nrange = [-0.01, 0.01]").expect("writes");
+    let v = json(1, &["check", MODEL, "--data", CALIB, "--config", text(&config)]);
+    let findings = v["findings"].as_array().expect("a list");
+    let cut = |f: &Value| f["rule"] == "fixed-range" && f["severity"] == "error";
+    assert!(findings.iter().any(cut), "{findings:?}");
+    assert!(v["dispatches"].is_number() && v["cpu_ops"].is_array(), "{v}");
+}
+
+#[test]
 fn statistics_do_not_depend_on_batch_shards_or_grouping() {
     let dir = tempfile::tempdir().expect("a folder");
     let d = dir.path();

@@ -253,7 +253,10 @@ fn warnings(observed: &Observed, quantizers: &[QuantizerReport], applied: &Appli
         let more = if applied.idle.len() > NAMED { ", ..." } else { "" };
         format!("--ranges: {} tensors of the file are not quantized here: {named}{more}", applied.idle.len())
     });
-    observed.warnings.iter().cloned().chain(own).chain(idle).collect()
+    let nothing =
+        "nothing is quantized: no operator has an integer form here, or rules keep all of them in float";
+    let nothing = quantizers.is_empty().then(|| nothing.to_owned());
+    observed.warnings.iter().cloned().chain(nothing).chain(own).chain(idle).collect()
 }
 
 /// Refuses quantizers whose scale nothing gives.
