@@ -361,20 +361,19 @@ impl Op for Normalize {
         let most = [farthest(&normal).saturating_mul(farthest(&gamma)), beta.as_ref().map_or(0, farthest)];
         let to_y = Multipliers::new(to_y, most);
         let (g, b) = (inputs[1].i32s(), inputs.get(2).map(Tensor::i32s));
-        let steps = |s: &Step, code: i32| i64::from(code) - i64::from(s.zero_point());
         let codes = inputs[0].i32s();
         let out = map(&plan.rows, codes, vec![0; codes.len()], |_, row, out| {
-            let sum: i64 = row.iter().map(|q| steps(&x, *q)).sum();
-            let squares: i128 = row.iter().map(|q| i128::from(steps(&x, *q)).pow(2)).sum();
+            let sum: i64 = row.iter().map(|q| x.steps(*q)).sum();
+            let squares: i128 = row.iter().map(|q| i128::from(x.steps(*q)).pow(2)).sum();
             let variance = n as i128 * squares - i128::from(sum).pow(2) + epsilon;
             let root = Mantissa::reciprocal_root(variance.unsigned_abs().max(1));
             for (j, (o, q)) in out.iter_mut().zip(row).enumerate() {
-                let centred = n as i128 * i128::from(steps(&x, *q)) - i128::from(sum);
+                let centred = n as i128 * i128::from(x.steps(*q)) - i128::from(sum);
                 let unit =
                     to_normal.apply(centred * i128::from(root.code), 14 + root.shift, normal.rounding());
-                let unit = steps(&normal, normal.place(unit));
-                let shift = b.zip(beta.as_ref()).map_or(0, |(b, s)| steps(s, b[j]));
-                *o = y.place(to_y.apply(unit * steps(&gamma, g[j]), shift, y.rounding()));
+                let unit = normal.steps(normal.place(unit));
+                let shift = b.zip(beta.as_ref()).map_or(0, |(b, s)| s.steps(b[j]));
+                *o = y.place(to_y.apply(unit * gamma.steps(g[j]), shift, y.rounding()));
             }
         });
         Ok(Some(vec![Tensor::from_i32(shape, out)]))

@@ -85,7 +85,7 @@ pub(super) fn declare(
             if !constant {
                 out.observed.insert(graph.nodes()[at].id, graph.value(v).name.clone());
             }
-            internals.push(name);
+            internals.push(graph.value(v).name.clone());
         }
         if !internals.is_empty() {
             out.composites.push(Composite { kind, node: owner, internals });

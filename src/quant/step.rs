@@ -56,6 +56,12 @@ impl Step {
         self.division
     }
 
+    /// How many steps a code is from zero.
+    #[inline]
+    pub fn steps(&self, code: i32) -> i64 {
+        i64::from(code) - i64::from(self.zero_point)
+    }
+
     /// The code that is this many steps from zero, or the nearest one there is.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
@@ -95,7 +101,7 @@ impl Step {
         reason = "codes of up to 16 bits are exact, wider ones round to nearest"
     )]
     pub fn dequantize(&self, code: i32) -> f32 {
-        (i64::from(code) - i64::from(self.zero_point)) as f32 * self.scale
+        self.steps(code) as f32 * self.scale
     }
 
     /// What is left of a number after quantizing: NaN becomes zero.

@@ -24,9 +24,8 @@ pub(super) fn integer(params: &CodeParams, inputs: &[Tensor]) -> Result<Vec<Tens
     let (a, b, y) = (a?, b?, CodeParams::single(params.outputs, 0, "output")?);
     let real = |s: &Step| f64::from(s.scale());
     let to_y = Multiplier::new(real(&a) / (real(&b) * real(&y)));
-    let steps = |s: &Step, code: i32| i64::from(code) - i64::from(s.zero_point());
     let quotient = |p: i32, q: i32| {
-        let (p, q) = (steps(&a, p), steps(&b, q));
+        let (p, q) = (a.steps(p), b.steps(q));
         if q == 0 {
             return y.place(p.signum() * i64::from(u32::MAX));
         }
