@@ -162,6 +162,7 @@ fn statistics_do_not_depend_on_batch_shards_or_grouping() {
         assert_eq!(merged, want, "{of} shards have the bytes of one run");
         order.rotate_left(of / 2);
         assert_eq!(bytes(&merge(&order, "again").0), merged, "{of} shards in another order");
+        refused(&["merge", text(&all), "--scorer", "true", "-o", text(&all)], &["statistics", "--scorer"]);
         if of == 5 {
             let (a, _) = merge(&[&shards[3], &shards[1]], "a");
             let (b, _) = merge(&[&shards[4], &shards[0], &shards[2]], "b");

@@ -52,7 +52,12 @@ pub(super) struct CheckArgs {
 impl CheckArgs {
     pub(super) fn files(&self) -> Files<'_> {
         let given = [&self.config, &self.data, &self.from_stats];
-        given.into_iter().flatten().fold(Files::default().reads(&self.model), |files, path| files.reads(path))
+        given
+            .into_iter()
+            .flatten()
+            .fold(Files::default().fills("--out", self.out.as_deref()).reads(&self.model), |files, path| {
+                files.reads(path)
+            })
     }
 }
 

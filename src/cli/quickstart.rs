@@ -1,5 +1,6 @@
 //! `samebit quickstart`: the pipeline on the bundled model and data.
 
+use super::files::Files;
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{PassOptions, fill, observe};
 use crate::analysis::eval::{Candidate, EvalOptions, eval};
@@ -37,6 +38,12 @@ pub(super) struct QuickstartArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl QuickstartArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().fills("--out", self.out.as_deref())
+    }
 }
 
 pub(super) fn run(args: &QuickstartArgs) -> Result<Outcome, Error> {
