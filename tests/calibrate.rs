@@ -119,6 +119,17 @@ fn a_range_that_cuts_the_data_is_an_error_of_check() {
     let findings = v["findings"].as_array().expect("a list");
     let cut = |f: &Value| f["rule"] == "fixed-range" && f["severity"] == "error";
     assert!(findings.iter().any(cut), "{findings:?}");
+    let rows = |section: &str| v["sections"][section].as_array().expect("a list").clone();
+    for row in rows("input_dtypes").iter().chain(&rows("output_dtypes")) {
+        assert!(row["operator"].is_string() && row["f32"].is_u64() && row["i16"].is_u64(), "{row}");
+    }
+    let quantized = rows("outputs").into_iter().filter(|r| r["observer"].is_string()).collect::<Vec<_>>();
+    assert!(!quantized.is_empty() && quantized.iter().all(|r| r["scale"].is_f64()), "{quantized:?}");
+    for row in rows("weights") {
+        let [n, axis, low, high] =
+            ["scales", "axis", "least scale", "greatest scale"].map(|k| row[k].as_f64());
+        assert!(n > Some(1.0) && axis.is_some() && low > Some(0.0) && high >= low, "{row}");
+    }
     assert!(v["dispatches"].is_number() && v["cpu_ops"].is_array(), "{v}");
 }
 

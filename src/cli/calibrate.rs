@@ -14,7 +14,7 @@ use crate::gpu::Device;
 use crate::graph::{Graph, NodeId, Stage};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
-use crate::passes::prepare::{Prepared, calibration_graph, prepare, recalibration};
+use crate::passes::prepare::{Prepared, prepare_model, recalibration};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -91,9 +91,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     let loaded = args.cut.load_one(&args.model)?;
     let mut applied = Applied::default();
     let (graph, prepared) = if loaded.stage == Stage::Float {
-        let graph = calibration_graph(loaded.clone()).map_err(|e| about(args, &e))?;
         // Rules that match nothing are seen before the data is run.
-        let mut prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+        let (graph, mut prepared) = prepare_model(&loaded, &config).map_err(|e| about(args, &e))?;
         if let (Some(given), Some(path)) = (&given, &args.ranges) {
             let done = given.apply(&mut prepared.graph, &loaded);
             applied = done.map_err(|e| Error::Usage(format!("{}: {e}", path.display())))?;
@@ -256,7 +255,8 @@ fn warnings(observed: &Observed, quantizers: &[QuantizerReport], applied: &Appli
     let nothing =
         "nothing is quantized: no operator has an integer form here, or rules keep all of them in float";
     let nothing = quantizers.is_empty().then(|| nothing.to_owned());
-    observed.warnings.iter().cloned().chain(nothing).chain(own).chain(idle).collect()
+    let given = applied.warnings.iter().map(|w| format!("--ranges: {w}"));
+    observed.warnings.iter().cloned().chain(nothing).chain(own).chain(idle).chain(given).collect()
 }
 
 /// Refuses quantizers whose scale nothing gives.
