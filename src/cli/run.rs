@@ -65,7 +65,8 @@ impl RunArgs {
     pub(super) fn files(&self) -> Files<'_> {
         let file =
             |text: &'_ String| PathBuf::from(text.split_once('=').map_or(text.as_str(), |(_, file)| file));
-        self.input.iter().fold(Files::default().reads(&self.model), |f, text| f.reads(&file(text)))
+        let files = Files::default().reads(&self.model).fills("--dump", self.dump.as_deref());
+        self.input.iter().fold(files, |f, text| f.reads(&file(text)))
     }
 }
 
