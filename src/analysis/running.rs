@@ -13,18 +13,20 @@ use std::time::{Duration, Instant};
 
 /// The models on a device, the data set as their inputs, and how it is read.
 pub(super) fn start(
-    candidates: Vec<Candidate>,
+    mut candidates: Vec<Candidate>,
     device: &Device,
     data: &Dataset,
     options: &EvalOptions,
 ) -> Result<(Vec<Running>, BoundDataset, LoaderOptions), Error> {
-    for c in &candidates {
-        super::calibrate::refuse_unfit(&c.label, &c.graph)?;
+    let mut about = Vec::new();
+    for c in &mut candidates {
+        about.push((c.graph.stage.name(), super::calibrate::state(&c.graph)));
+        c.graph = super::calibrate::runnable(&c.label, std::mem::replace(&mut c.graph, Graph::new("")))?;
     }
     let bound = bind(&candidates, data)?;
     let mut running = Vec::new();
-    for c in candidates {
-        running.push(Running::new(c, device, data.is_labelled(), options)?);
+    for (c, about) in candidates.into_iter().zip(about) {
+        running.push(Running::new(c, about, device, data.is_labelled(), options)?);
     }
     // Before hours of work, not at the sample that has it.
     for r in &running {
@@ -90,6 +92,7 @@ pub(super) struct Running {
 impl Running {
     fn new(
         candidate: Candidate,
+        (stage, state): (&'static str, Option<String>),
         device: &Device,
         labelled: bool,
         options: &EvalOptions,
@@ -105,8 +108,6 @@ impl Running {
                 None => warnings.push(format!("no top-1: output {name} is {ty}, not [N, classes]")),
             }
         }
-        let stage = graph.stage.name();
-        let state = super::calibrate::state(&graph);
         let mut engine = Engine::new(graph, device);
         if let Some(n) = options.batch {
             engine = engine.with_batch(n);

@@ -3,7 +3,7 @@
 use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
-use crate::analysis::calibrate::refuse_unfit;
+use crate::analysis::calibrate::runnable;
 use crate::data::dump::{Kind, TensorInfo, encode_name};
 use crate::data::read_input;
 use crate::data::write_npy;
@@ -71,8 +71,7 @@ impl RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
-    let graph = args.cut.load_one(&args.model)?;
-    refuse_unfit(&args.model.display().to_string(), &graph)?;
+    let graph = runnable(&args.model.display().to_string(), args.cut.load_one(&args.model)?)?;
     let inputs = read_inputs(&args.input, args.layout == InputLayout::Nhwc, &graph)?;
     let wanted = wanted(args, &graph)?;
     let device = Device::open(&args.common.device)?;
