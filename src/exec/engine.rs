@@ -5,7 +5,7 @@ mod watch;
 
 use super::cpu::{fits_the_cpu, peak_bytes};
 use super::frames::{batch_axis, concatenate, is_separable, rows};
-use super::{CpuExecutor, ExecError, GpuExecutor, Purpose, Trace, batch_of};
+use super::{CpuExecutor, ExecError, GpuExecutor, NanCount, Purpose, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
 use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::Tensor;
@@ -43,6 +43,8 @@ pub struct Engine {
     chosen: HashMap<Purpose, usize>,
     watching: Option<watch::Watching>,
     warnings: Vec<String>,
+    /// NaN of constants, which the first run tells.
+    nans: Vec<NanCount>,
     /// Whether the GPU has run something.
     warm: bool,
 }
@@ -57,7 +59,7 @@ enum Backend {
 impl Engine {
     /// Prepares a graph. Kernels are built and memory is taken at the first run.
     pub fn new(mut graph: Graph, device: &Device) -> Engine {
-        quantize_constants(&mut graph);
+        let nans = quantize_constants(&mut graph);
         let (backend, budget) = match device {
             Device::Cpu => (Backend::Cpu(Vec::new()), cpu_budget(rayon::current_num_threads())),
             Device::Gpu(gpu) => {
@@ -77,6 +79,7 @@ impl Engine {
             chosen: HashMap::new(),
             watching: None,
             warnings: Vec::new(),
+            nans,
             warm: false,
         }
     }
@@ -177,6 +180,42 @@ impl Engine {
     /// # Errors
     /// Inputs that do not fit the graph or each other, and what the executor says.
     pub fn run(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
+        let mut trace = self.run_parts(inputs, taps)?;
+        trace.nans.append(&mut self.nans);
+        Ok(trace)
+    }
+
+    /// For each of these quantizers, the first frame in which it is given a NaN, found by running frames one by one.
+    /// `None` where no frame alone gives it one, or frames cannot be computed apart.
+    ///
+    /// # Errors
+    /// As for [`Engine::run`].
+    pub fn first_nan(
+        &mut self,
+        inputs: &[Tensor],
+        quantizers: &[String],
+    ) -> Result<Vec<Option<usize>>, ExecError> {
+        let mut first = vec![None; quantizers.len()];
+        let frames = batch_of(&self.graph, inputs)?;
+        if frames > 1 && !(self.separable && self.graph.is_batched()) {
+            return Ok(first);
+        }
+        for frame in 0..frames {
+            if first.iter().all(Option::is_some) {
+                break;
+            }
+            let part = self.slice(inputs, frame, 1);
+            let nans = self.run_at_once(1, &part, &[])?.nans;
+            for (first, quantizer) in first.iter_mut().zip(quantizers) {
+                if first.is_none() && nans.iter().any(|n| n.quantizer == *quantizer) {
+                    *first = Some(frame);
+                }
+            }
+        }
+        Ok(first)
+    }
+
+    fn run_parts(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
         let frames = batch_of(&self.graph, inputs)?;
         if !self.separable || !self.graph.is_batched() || frames <= 1 {
             return self.run_at_once(frames, inputs, taps);
@@ -250,7 +289,8 @@ impl Engine {
         }
         let dispatches = parts.iter().map(|p| p.dispatches).sum();
         let cpu_ops = parts.first().map(|p| p.cpu_ops.clone()).unwrap_or_default();
-        Trace { values, dispatches, cpu_ops }
+        let nans = NanCount::join(parts.into_iter().map(|p| p.nans));
+        Trace { values, dispatches, cpu_ops, nans }
     }
 }
 
@@ -278,19 +318,23 @@ fn specialise<'a>(
     Ok(&known.last().expect("just put there").1)
 }
 
-/// Quantizes weights and other constants once instead of in every run.
-fn quantize_constants(graph: &mut Graph) {
-    let scratch = Scratch::new();
+/// Quantizes weights and other constants once instead of in every run. The NaN among them.
+fn quantize_constants(graph: &mut Graph) -> Vec<NanCount> {
+    let (scratch, mut nans) = (Scratch::new(), Vec::new());
     let mut i = 0;
     while i < graph.nodes().len() {
         let node = &graph.nodes()[i];
         let input = node.inputs.first().and_then(|v| graph.value(*v).constant.clone());
         let quantized = input.filter(|_| node.quantizer().is_some());
         match quantized.map(|x| super::eval(node, &scratch, &[x])) {
-            Some(Ok(outputs)) => graph.fold_node(i, outputs),
+            Some(Ok((outputs, count))) => {
+                nans.extend(NanCount::all(graph, [(i, count)]));
+                graph.fold_node(i, outputs);
+            }
             _ => i += 1,
         }
     }
+    nans
 }
 
 /// Whether a smaller batch may help.

@@ -53,7 +53,7 @@ mod trilu;
 mod unary;
 mod r#where;
 
-pub use fake_quant::fake_quant;
+pub use fake_quant::{fake_quant, fake_quantize};
 
 use crate::graph::attrs::Input;
 use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Source};

@@ -45,6 +45,7 @@ static TILED: Kernel = crate::kernel!(
         "shared/grid.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/product.wgsl",
         "matmul.wgsl"
@@ -57,6 +58,7 @@ static BY_ROW: Kernel = crate::kernel!(
         "shared/grid.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/product.wgsl",
         "matmul_row.wgsl"
