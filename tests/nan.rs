@@ -109,7 +109,7 @@ fn input(batch: usize, with_nan: bool) -> Tensor {
     let mut rng = Rng::new(9);
     let mut draw = |i: usize| match rng.int(0, 12) {
         0 => 0.0,
-        1 if with_nan && i / 45 % 3 == 0 => f32::NAN,
+        1 if with_nan && (i / 45).is_multiple_of(3) => f32::NAN,
         _ => rng.float(-2.0, 2.0),
     };
     Tensor::from_f32([batch, 5, 3, 3], (0..batch * 45).map(&mut draw).collect())

@@ -58,7 +58,10 @@ impl Nans {
     ) -> Result<Nans, ExecError> {
         let new = counts.iter().filter(|n| !n.constant && !located.contains(&n.quantizer));
         let new: Vec<String> = new.map(|n| n.quantizer.clone()).collect();
-        let found = if new.is_empty() { Vec::new() } else { engine.first_nan(inputs, &new)? };
+        let found = match new.len() {
+            n if n == 0 || samples.len() == 1 => vec![None; n],
+            _ => engine.first_nan(inputs, &new)?,
+        };
         let sample = |frame: Option<usize>| match (frame.and_then(|f| samples.get(f)), samples) {
             (Some(one), _) | (None, [one]) => Some(one.clone()),
             (None, [(position, first), .., (_, last)]) => Some((*position, format!("{first} to {last}"))),

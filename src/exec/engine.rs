@@ -1,13 +1,14 @@
 //! One engine over both executors, for any number of frames: it splits what does not fit at once.
 
 mod joins;
+mod nan;
 mod watch;
 
 use super::cpu::{fits_the_cpu, peak_bytes};
 use super::frames::{batch_axis, concatenate, is_separable, rows};
 use super::{CpuExecutor, ExecError, GpuExecutor, NanCount, Purpose, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
-use crate::graph::{Graph, Scratch, ValueId};
+use crate::graph::{Graph, ValueId};
 use crate::tensor::Tensor;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -59,7 +60,7 @@ enum Backend {
 impl Engine {
     /// Prepares a graph. Kernels are built and memory is taken at the first run.
     pub fn new(mut graph: Graph, device: &Device) -> Engine {
-        let nans = quantize_constants(&mut graph);
+        let nans = nan::quantize_constants(&mut graph);
         let (backend, budget) = match device {
             Device::Cpu => (Backend::Cpu(Vec::new()), cpu_budget(rayon::current_num_threads())),
             Device::Gpu(gpu) => {
@@ -185,36 +186,6 @@ impl Engine {
         Ok(trace)
     }
 
-    /// For each of these quantizers, the first frame in which it is given a NaN, found by running frames one by one.
-    /// `None` where no frame alone gives it one, or frames cannot be computed apart.
-    ///
-    /// # Errors
-    /// As for [`Engine::run`].
-    pub fn first_nan(
-        &mut self,
-        inputs: &[Tensor],
-        quantizers: &[String],
-    ) -> Result<Vec<Option<usize>>, ExecError> {
-        let mut first = vec![None; quantizers.len()];
-        let frames = batch_of(&self.graph, inputs)?;
-        if frames > 1 && !(self.separable && self.graph.is_batched()) {
-            return Ok(first);
-        }
-        for frame in 0..frames {
-            if first.iter().all(Option::is_some) {
-                break;
-            }
-            let part = self.slice(inputs, frame, 1);
-            let nans = self.run_at_once(1, &part, &[])?.nans;
-            for (first, quantizer) in first.iter_mut().zip(quantizers) {
-                if first.is_none() && nans.iter().any(|n| n.quantizer == *quantizer) {
-                    *first = Some(frame);
-                }
-            }
-        }
-        Ok(first)
-    }
-
     fn run_parts(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
         let frames = batch_of(&self.graph, inputs)?;
         if !self.separable || !self.graph.is_batched() || frames <= 1 {
@@ -316,25 +287,6 @@ fn specialise<'a>(
         }
     }
     Ok(&known.last().expect("just put there").1)
-}
-
-/// Quantizes weights and other constants once instead of in every run. The NaN among them.
-fn quantize_constants(graph: &mut Graph) -> Vec<NanCount> {
-    let (scratch, mut nans) = (Scratch::new(), Vec::new());
-    let mut i = 0;
-    while i < graph.nodes().len() {
-        let node = &graph.nodes()[i];
-        let input = node.inputs.first().and_then(|v| graph.value(*v).constant.clone());
-        let quantized = input.filter(|_| node.quantizer().is_some());
-        match quantized.map(|x| super::eval(node, &scratch, &[x])) {
-            Some(Ok((outputs, count))) => {
-                nans.extend(NanCount::all(graph, [(i, count)]));
-                graph.fold_node(i, outputs);
-            }
-            _ => i += 1,
-        }
-    }
-    nans
 }
 
 /// Whether a smaller batch may help.
