@@ -38,10 +38,10 @@ fn integer(
     y: &QParams,
 ) -> Vec<i32> {
     let tensors: Vec<Tensor> = inputs.iter().map(|(_, s, c)| Tensor::from_i32(*s, c.to_vec())).collect();
-    let of_inputs: Vec<QParams> = inputs.iter().map(|(p, ..)| (*p).clone()).collect();
-    let params = CodeParams { inputs: &of_inputs, outputs: std::slice::from_ref(y), internals };
+    let params = CodeParams::new(inputs.iter().map(|(p, ..)| (*p).clone()), y.clone(), internals.to_vec());
     let out = op.integer(&params, &tensors).expect("computes").expect("has an integer form");
-    out[0].i32s().to_vec()
+    assert_eq!(out.dtype(), y.dtype());
+    out.codes().expect("codes")
 }
 
 /// Each code stands for the number it should, to within half a step and `off`.
@@ -195,8 +195,7 @@ fn several_scales_are_refused_and_other_operators_have_no_integer_form_yet() {
     let one = params(DType::I8, 1.0, 0);
     let div = op("Div", Attrs::new(), &[&[2], &[2]]);
     let x = Tensor::from_i32([2], vec![1, 2]);
-    let inputs = [several, one.clone()];
-    let params = CodeParams { inputs: &inputs, outputs: std::slice::from_ref(&one), internals: &[] };
+    let params = CodeParams::new([several, one.clone()], one, Vec::new());
     let error = div.integer(&params, &[x.clone(), x.clone()]).expect_err("two scales");
     assert_eq!(error.to_string(), "input 0 needs one scale and one zero point");
     let erf = op("Erf", Attrs::new(), &[&[2]]);

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod check;
+mod convert;
 mod devices;
 mod eval;
 mod files;
@@ -60,6 +61,8 @@ enum Command {
     Print(print::PrintArgs),
     /// Find the scales of a model's quantizers on a data set
     Calibrate(calibrate::CalibrateArgs),
+    /// Turn a calibrated graph into one on codes
+    Convert(convert::ConvertArgs),
     /// Report what of a model is worth a look before and after calibration
     Check(check::CheckArgs),
     /// Statistics of every tensor of a model over a data set
@@ -127,6 +130,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Profile(a) => start(&a.common, a.files(), || profile::run(&a)),
         Command::Check(a) => start(&a.common, a.files(), || check::run(&a)),
         Command::Calibrate(a) => start(&a.common, a.files(), || calibrate::run(&a)),
+        Command::Convert(a) => start(&a.common, a.files(), || convert::run(&a)),
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),

@@ -13,12 +13,13 @@
 //! 5. A dimension is an integer or k*N, with N the one symbolic batch. Axes mean what ONNX says they mean; memory
 //!    layout is no business of the graph. Rank is at most 6, elements of a concrete tensor at most 2^31.
 //! 6. Graph outputs are values of any kind, each listed once. Inputs are listed in the order of the file.
-//! 7. There are quantizers in stage `fake-quant` only. One with an owner stands for a tensor inside the integer form of
+//! 7. There are no quantizers in stage `float`, and operators on codes in stage `quantized` only. A quantizer with an owner stands for a tensor inside the integer form of
 //!    that node; nothing takes what it gives, and it is computed only where it is asked for.
 //!
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
 
 pub mod attrs;
+pub mod codes;
 mod edit;
 pub mod epilogue;
 pub mod file;
@@ -30,8 +31,9 @@ pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
+pub use codes::{CodeOutput, CodeParams};
 pub use epilogue::Epilogue;
-pub use op::{CodeParams, Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
+pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
 pub use verify::GraphError;
 
 use crate::quant::Quantizer;
@@ -61,17 +63,20 @@ pub enum Stage {
     Float,
     /// With quantizers, which simulate in f32 what integers would do.
     FakeQuant,
+    /// With operators on codes, and floats only where nothing else can be.
+    Quantized,
 }
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Stage; 2] = [Stage::Float, Stage::FakeQuant];
+    pub const ALL: [Stage; 3] = [Stage::Float, Stage::FakeQuant, Stage::Quantized];
 
     /// Its name in files, text and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Float => "float",
             Stage::FakeQuant => "fake-quant",
+            Stage::Quantized => "quantized",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The one definition of an operator, which import, verification, both executors, printing and tests consume.
 
 use super::attrs::{Attrs, Reader};
+use super::codes::{CodeOutput, CodeParams};
 use super::lower::{Io, Kernel, Layouts, Lowering};
 use super::sample::{Rng, Sample};
-use crate::quant::{QParams, Quantizer, Step};
+use crate::quant::Quantizer;
 use crate::tensor::{DType, Tensor, TensorType};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -60,43 +61,47 @@ pub trait Op: Debug + Send + Sync {
         QuantRule::Float
     }
 
-    /// The meaning on codes, as [`Op::eval`] is the meaning on numbers: codes of the inputs in i32 tensors to codes of the
-    /// outputs, by integers alone but for tables. `None` where it has no integer form. Kernels on codes, the simulation of
-    /// the integer model and the CPU's integer model must equal it.
+    /// The meaning on codes, as [`Op::eval`] is the meaning on numbers: codes of the inputs to codes of its one output, by
+    /// integers alone but for tables. `None` where it has no integer form. Kernels on codes, the simulation of the integer
+    /// model and the CPU's integer model must equal it.
     ///
     /// # Errors
     /// Parameters that it cannot compute with.
-    fn integer(&self, _params: &CodeParams, _inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+    fn integer(&self, _params: &CodeParams, _inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
         Ok(None)
+    }
+
+    /// As [`Op::layouts`], for [`Op::lower_integer`].
+    fn integer_layouts(&self, _params: &CodeParams, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Linear
+    }
+
+    /// The dispatches that compute [`Op::integer`] on a device; `None` where there are none.
+    ///
+    /// # Errors
+    /// As [`Op::lower`].
+    fn lower_integer(&self, _params: &CodeParams, _io: &Io) -> Result<Option<Lowering>, OpError> {
+        Ok(None)
+    }
+
+    /// What it is on codes, for an operator on codes.
+    fn integer_of(&self) -> Option<(&Arc<dyn Op>, &CodeParams)> {
+        None
+    }
+
+    /// Whether it has an integer form.
+    fn has_integer_form(&self) -> bool {
+        false
+    }
+
+    /// What its one output is, for an operator that makes codes.
+    fn codes(&self) -> Option<CodeOutput> {
+        None
     }
 
     /// What its integer form computes inside and quantizes there, for a composite operator.
     fn internals(&self, _inputs: &[TensorType]) -> Result<Internals, OpError> {
         Ok(Internals::default())
-    }
-}
-
-/// The parameters of an integer form.
-#[derive(Clone, Copy, Debug)]
-pub struct CodeParams<'a> {
-    /// One for each input.
-    pub inputs: &'a [QParams],
-    /// One for each output.
-    pub outputs: &'a [QParams],
-    /// One for each tap of [`Op::internals`] that is no input, in their order.
-    pub internals: &'a [QParams],
-}
-
-impl CodeParams<'_> {
-    /// The parameters of an input, an output and so on, where there is one scale.
-    ///
-    /// # Errors
-    /// Several scales.
-    pub fn single(params: &[QParams], i: usize, what: &'static str) -> Result<Step, OpError> {
-        match params.get(i) {
-            Some(p) if p.scales().len() == 1 => Ok(p.step(0)),
-            _ => Err(OpError::Parameters { what, index: i }),
-        }
     }
 }
 
@@ -304,6 +309,12 @@ pub enum OpError {
         what: &'static str,
         /// Its index.
         index: usize,
+    },
+    /// What a target's arithmetic cannot do.
+    #[error("{message}")]
+    Arithmetic {
+        /// What it cannot.
+        message: String,
     },
     /// The operator runs on the CPU only.
     #[error("has no device kernel: {reason}")]

@@ -45,13 +45,6 @@ pub fn fake_quant(quantizer: Quantizer) -> Arc<dyn Op> {
     Arc::new(FakeQuant(quantizer))
 }
 
-/// One of the values that have names.
-fn named<T: Copy>(r: &mut Reader, attr: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, OpError> {
-    let names: Vec<&'static str> = all.iter().map(|v| name(*v)).collect();
-    let found = r.one_of(attr, names[0], &names)?;
-    Ok(names.iter().position(|n| *n == found).map_or(all[0], |i| all[i]))
-}
-
 fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let axis = r.opt_int("axis")?;
     let axis =
@@ -63,16 +56,16 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     let spec = Spec {
         dtype: r.dtype("dtype", DType::I8)?,
         axis,
-        scheme: named(r, "scheme", &Scheme::ALL, Scheme::name)?,
+        scheme: r.named("scheme", &Scheme::ALL, Scheme::name)?,
         power_of_two: r.flag("power_of_two", false)?,
-        rounding: named(r, "rounding", &Rounding::ALL, Rounding::name)?,
-        division: named(r, "division", &Division::ALL, Division::name)?,
-        role: named(r, "role", Role::ALL, Role::name)?,
+        rounding: r.named("rounding", &Rounding::ALL, Rounding::name)?,
+        division: r.named("division", &Division::ALL, Division::name)?,
+        role: r.named("role", Role::ALL, Role::name)?,
         observer: r.opt_str("observer")?.unwrap_or_default(),
         owner,
     };
-    let state = named(r, "state", State::ALL, State::name)?;
-    let origin = named(r, "origin", Origin::ALL, Origin::name)?;
+    let state = r.named("state", State::ALL, State::name)?;
+    let origin = r.named("origin", Origin::ALL, Origin::name)?;
     let narrow = r.flag("narrow", false)?;
     let scales = r.floats("scale")?;
     let zero_points = r.ints("zero_point")?.unwrap_or_default();

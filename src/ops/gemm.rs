@@ -7,7 +7,7 @@ use super::product::{KERNELS, Product};
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -140,6 +140,14 @@ impl Op for Gemm {
         let shape = |i: usize| io.inputs.get(i).map(|v| v.shape.as_slice());
         let (a, b) = (&io.inputs[0].shape, &io.inputs[1].shape);
         Ok(self.product(a, b, shape(2)).lower())
+    }
+    fn has_integer_form(&self) -> bool {
+        self.alpha == 1.0 && self.beta == 1.0
+    }
+
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        let product = self.product(inputs[0].shape(), inputs[1].shape(), None);
+        product.integer(params, inputs, &[product.m, product.n]).map(Some)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

@@ -2,11 +2,15 @@
 //!
 //! *Shapes*: `[..] -> [..]`.
 
+use crate::graph::codes::codes_of;
 use crate::graph::lower::{Io, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::integer::sums::not_a_power;
+use crate::quant::Factor;
 use crate::tensor::{Tensor, TensorType};
+use rayon::prelude::*;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub(super) static DEF: OpDef = OpDef {
 };
 
 /// The operator.
-pub(super) fn new() -> Arc<dyn Op> {
+pub fn new() -> Arc<dyn Op> {
     Arc::new(Identity)
 }
 
@@ -74,6 +78,19 @@ impl Op for Identity {
 
     fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![inputs[0].clone()])
+    }
+    fn has_integer_form(&self) -> bool {
+        true
+    }
+
+    /// Codes of other parameters, and a clamp.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        let (x, y, a) = (params.input(0)?, params.output()?, params.arithmetic);
+        let factor = Factor::new(a.requantize, a.rounding, [x.scale(), 1.0], y.scale());
+        let factor = factor.ok_or_else(not_a_power)?;
+        let mut codes = codes_of(inputs, 0)?;
+        codes.par_iter_mut().for_each(|q| *q = y.place(factor.apply(x.steps(*q))));
+        Ok(Some(params.store(inputs[0].shape(), &codes)))
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

@@ -7,7 +7,7 @@ use super::product::{KERNELS, Product};
 use crate::graph::lower::{Io, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -173,6 +173,21 @@ impl Op for MatMul {
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         Ok(product(&io.inputs[0].shape, &io.inputs[1].shape).lower())
+    }
+    fn has_integer_form(&self) -> bool {
+        true
+    }
+
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        let types = [&inputs[0], &inputs[1]].map(|t| TensorType::new(DType::F32, t.shape().to_vec()));
+        let mut out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
+        let shape = out.clone();
+        if inputs[1].rank() == 1 {
+            // Its one channel is no axis.
+            out.push(1);
+        }
+        let y = product(inputs[0].shape(), inputs[1].shape()).integer(params, inputs, &out)?;
+        Ok(Some(y.reshaped(shape)))
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

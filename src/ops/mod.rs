@@ -22,6 +22,7 @@ mod gemm;
 mod gemm_cpu;
 mod grid_sample;
 mod identity;
+mod integer;
 mod linear;
 mod lookup;
 mod lp_normalize;
@@ -54,6 +55,9 @@ mod unary;
 mod r#where;
 
 pub use fake_quant::{fake_quant, fake_quantize};
+pub use identity::new as identity;
+pub use integer::integer;
+pub use integer::quantize::{dequantize, quantize};
 
 use crate::graph::attrs::Input;
 use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Source};
@@ -90,6 +94,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::cosh::DEF,
     &cum_sum::DEF,
     &depth_space::DEPTH_TO_SPACE,
+    &integer::quantize::DEQUANTIZE,
     &linear::dequantize::DEF,
     &binary::div::DEF,
     &linear::dynamic::DEF,
@@ -117,6 +122,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::hard_swish::DEF,
     &identity::DEF,
     &normalize::instance::DEF,
+    &integer::DEF,
     &unary::is_inf::DEF,
     &unary::is_nan::DEF,
     &lrn::DEF,
@@ -146,6 +152,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::prelu::DEF,
     &pad::DEF,
     &binary::pow::DEF,
+    &integer::quantize::QUANTIZE,
     &linear::quantize::DEF,
     &unary::quick_gelu::DEF,
     &range::DEF,

@@ -5,6 +5,7 @@
 
 use super::rows::{RowParams, Rows, map, sum};
 use crate::graph::attrs::normalize_axis;
+use crate::graph::codes::codes_of;
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
@@ -336,17 +337,18 @@ impl Op for Normalize {
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Compute
     }
+    fn has_integer_form(&self) -> bool {
+        matches!(self.kind, Kind::Layer { statistics: false, .. })
+    }
 
     /// Of layer normalisation, with c = n * x - sum(x) and V = n * sum(x^2) - sum(x)^2 + eps * n^2 / scale^2, all exact:
     /// c / sqrt(V) by the 16-bit mantissa of 1 / sqrt(V), requantized to the first tap, then times gamma plus beta,
     /// requantized once.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
         let Kind::Layer { statistics: false, .. } = self.kind else { return Ok(None) };
-        let x = CodeParams::single(params.inputs, 0, "input")?;
-        let gamma = CodeParams::single(params.inputs, 1, "input")?;
-        let beta = inputs.get(2).map(|_| CodeParams::single(params.inputs, 2, "input")).transpose()?;
-        let y = CodeParams::single(params.outputs, 0, "output")?;
-        let normal = CodeParams::single(params.internals, 0, "internal")?;
+        let (x, y, normal) = (params.input(0)?, params.output()?, params.internal(0)?);
+        let gamma = params.input(1)?;
+        let beta = inputs.get(2).map(|_| params.input(2)).transpose()?;
         let shape = inputs[0].shape();
         let plan = self.plan(shape, &strides(shape))?;
         let n = plan.rows.len();
@@ -356,13 +358,14 @@ impl Op for Normalize {
         let epsilon = epsilon.round_ties_even().min(libm::ldexp(1.0, 90)) as i128;
         let to_normal = Multiplier::new(1.0 / real(&normal));
         let to_y = [real(&normal) * real(&gamma) / real(&y), beta.map_or(0.0, |b| real(&b) / real(&y))];
-        let farthest =
-            |s: &Step| s.codes().0.abs_diff(s.zero_point()).max(s.codes().1.abs_diff(s.zero_point()));
-        let most = [farthest(&normal).saturating_mul(farthest(&gamma)), beta.as_ref().map_or(0, farthest)];
+        let farthest = |s: &Step| {
+            u64::from(s.codes().0.abs_diff(s.zero_point()).max(s.codes().1.abs_diff(s.zero_point())))
+        };
+        let most = [farthest(&normal) * farthest(&gamma), beta.as_ref().map_or(0, farthest)];
         let to_y = Multipliers::new(to_y, most);
-        let (g, b) = (inputs[1].i32s(), inputs.get(2).map(Tensor::i32s));
-        let codes = inputs[0].i32s();
-        let out = map(&plan.rows, codes, vec![0; codes.len()], |_, row, out| {
+        let (g, b) = (codes_of(inputs, 1)?, inputs.get(2).map(|_| codes_of(inputs, 2)).transpose()?);
+        let codes = codes_of(inputs, 0)?;
+        let out = map(&plan.rows, &codes, vec![0; codes.len()], |_, row: &[i32], out| {
             let sum: i64 = row.iter().map(|q| x.steps(*q)).sum();
             let squares: i128 = row.iter().map(|q| i128::from(x.steps(*q)).pow(2)).sum();
             let variance = n as i128 * squares - i128::from(sum).pow(2) + epsilon;
@@ -372,11 +375,11 @@ impl Op for Normalize {
                 let unit =
                     to_normal.apply(centred * i128::from(root.code), 14 + root.shift, normal.rounding());
                 let unit = normal.steps(normal.place(unit));
-                let shift = b.zip(beta.as_ref()).map_or(0, |(b, s)| s.steps(b[j]));
+                let shift = b.as_ref().zip(beta.as_ref()).map_or(0, |(b, s)| s.steps(b[j]));
                 *o = y.place(to_y.apply(unit * gamma.steps(g[j]), shift, y.rounding()));
             }
         });
-        Ok(Some(vec![Tensor::from_i32(shape, out)]))
+        Ok(Some(params.store(shape, &out)))
     }
 
     /// Of layer normalisation: the rows at mean 0 and variance 1, the mantissa of the inverse deviation, and both

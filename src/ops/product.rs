@@ -1,9 +1,12 @@
 //! Batches of matrix products with strides: what `MatMul` and `Gemm` compute.
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
-use crate::graph::Scratch;
+use super::integer::sums::{Finish, Sum, is_narrow, steps_of};
 use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, flat_grid, u32};
+use crate::graph::{CodeParams, OpError, Scratch};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
 
 crate::params! {
     /// `Params` of `shared/product.wgsl`.
@@ -129,6 +132,44 @@ impl Product {
             }
         });
         y
+    }
+
+    /// Exact sums of products of operands, row-major; alpha and `c` have no part in them.
+    pub fn sums<S: Sum>(&self, a: &[i32], b: &[i32]) -> Vec<S> {
+        let mut y = vec![S::default(); self.batches() * self.m * self.n];
+        if y.is_empty() {
+            return y;
+        }
+        let mut rows = vec![S::Operand::default(); self.k * self.n];
+        let mut of = None;
+        for (z, y) in y.chunks_exact_mut(self.m * self.n).enumerate() {
+            let (a0, b0) = self.start(z);
+            if of != Some(b0) {
+                for (i, row) in rows.chunks_exact_mut(self.n).enumerate() {
+                    for (j, v) in row.iter_mut().enumerate() {
+                        *v = S::operand(b[b0 + i * self.b.0 + j * self.b.1]);
+                    }
+                }
+                of = Some(b0);
+            }
+            y.par_chunks_exact_mut(self.n).enumerate().for_each(|(i, y)| {
+                for (k, row) in rows.chunks_exact(self.n).enumerate() {
+                    S::add_products(y, S::operand(a[a0 + i * self.a.0 + k * self.a.1]), row);
+                }
+            });
+        }
+        y
+    }
+
+    /// The integer form: channels lie along the last axis of an output of this shape.
+    pub fn integer(&self, params: &CodeParams, inputs: &[Tensor], out: &[usize]) -> Result<Tensor, OpError> {
+        let finish = Finish::new(params, inputs, out, out.len() - 1)?;
+        let (a, b) = (steps_of(params, inputs, 0)?, steps_of(params, inputs, 1)?);
+        Ok(if is_narrow(params) {
+            finish.apply(params, out, &self.sums::<i32>(&a, &b))
+        } else {
+            finish.apply(params, out, &self.sums::<i64>(&a, &b))
+        })
     }
 
     /// The dispatch, over inputs 0, 1 and, where there is a `c`, 2.

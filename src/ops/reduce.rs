@@ -5,11 +5,16 @@
 //!
 //! Float sums are taken in f64 on the CPU; integers wrap. An empty row gives the identity of its reduction.
 
+use super::integer::sums::not_a_power;
 use super::rows::{RowParams, Rows, sum};
+use crate::graph::codes::codes_of;
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis};
+use crate::graph::{
+    Attrs, CodeParams, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis,
+};
+use crate::quant::Mean;
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -415,6 +420,27 @@ impl Op for Reduce {
             Data::I32(v) => Tensor::from_i32(shape, self.eval_ints(&rows, v, form)),
             _ => narrowed(x, shape, |v| self.eval_ints(&rows, &v, form)),
         }])
+    }
+    fn has_integer_form(&self) -> bool {
+        ["ReduceMean", "GlobalAveragePool"].contains(&self.row.def.name)
+    }
+
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        if !self.has_integer_form() {
+            return Ok(None);
+        }
+        let ty = TensorType::new(DType::F32, inputs[0].shape().to_vec());
+        let shape = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
+        let rows = Rows::linear(inputs[0].shape(), &self.axes(inputs[0].rank())?);
+        let x = params.input(0)?;
+        let mean = Mean::new(params.arithmetic.requantize, x.scale(), params.output()?);
+        let factor = mean.factor(rows.len()).ok_or_else(not_a_power)?;
+        let codes = codes_of(inputs, 0)?;
+        let source = rows.gather(&codes);
+        let row = |i: usize| &source[i * rows.len()..(i + 1) * rows.len()];
+        let of = |i: usize| mean.output().place(factor.apply(row(i).iter().map(|q| x.steps(*q)).sum()));
+        let y: Vec<i32> = (0..rows.count()).into_par_iter().map(of).collect();
+        Ok(Some(params.store(&shape, &y)))
     }
 
     fn layouts(&self, inputs: &[TensorType]) -> Layouts {

@@ -4,6 +4,7 @@
 
 use super::rows::{RowParams, Rows, map, sum};
 use crate::graph::attrs::normalize_axis;
+use crate::graph::codes::codes_of;
 use crate::graph::lower::{Io, Kernel, Lowering, Operand};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
@@ -132,24 +133,25 @@ impl Op for Softmax {
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Compute
     }
+    fn has_integer_form(&self) -> bool {
+        std::ptr::eq(self.row, &plain::ROW)
+    }
 
     /// With d = max - x exact in codes, `exp` of each d by a table in the codes of the first tap, their exact sum S, and the
     /// 16-bit mantissa of 1 / S: y = exp(-d) / S requantized once.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
         if !std::ptr::eq(self.row, &plain::ROW) {
             return Ok(None);
         }
-        let x = CodeParams::single(params.inputs, 0, "input")?;
-        let y = CodeParams::single(params.outputs, 0, "output")?;
-        let exp = CodeParams::single(params.internals, 0, "internal")?;
-        let codes = inputs[0].i32s();
+        let (x, y, exp) = (params.input(0)?, params.output()?, params.internal(0)?);
+        let codes = codes_of(inputs, 0)?;
         let rows = self.rows(inputs[0].shape())?;
         let (low, high) = x.codes();
         let entry =
             |d: u32| exp.quantize_exact(libm::exp(-f64::from(d) * f64::from(x.scale()))).cast_unsigned();
         let table: Vec<u32> = (0..=high.abs_diff(low)).map(entry).collect();
         let to_y = Multiplier::new(1.0 / f64::from(y.scale()));
-        let out = map(&rows, codes, vec![0; codes.len()], |_, row, out| {
+        let out = map(&rows, &codes, vec![0; codes.len()], |_, row: &[i32], out| {
             let largest = row.iter().copied().max().unwrap_or(0);
             let of = |q: &i32| table[largest.abs_diff(*q) as usize];
             let sum: u128 = row.iter().map(|q| u128::from(of(q))).sum();
@@ -159,7 +161,7 @@ impl Op for Softmax {
                 *o = y.place(to_y.apply(product, 14 + inverse.shift, y.rounding()));
             }
         });
-        Ok(Some(vec![Tensor::from_i32(inputs[0].shape(), out)]))
+        Ok(Some(params.store(inputs[0].shape(), &out)))
     }
 
     /// exp(x - max), and the mantissa of its sum's reciprocal: from y = exp(x - max) / sum, whose greatest number is 1 / sum

@@ -1,6 +1,7 @@
 //! Passes: from graph to graph. Each ends with a verified graph.
 
 pub mod config;
+pub mod convert;
 pub mod from_qdq;
 pub mod fuse;
 pub mod internals;
@@ -55,6 +56,18 @@ pub enum PassError {
         node: String,
         /// What it says.
         error: OpError,
+    },
+    /// A target profile that does not fit.
+    #[error("{message}")]
+    Profile {
+        /// What does not.
+        message: String,
+    },
+    /// Quantizers that have no parameters, or do not quantize.
+    #[error("{} quantizers have no parameters or do not quantize, among them {}: calibrate first", quantizers.len(), quantizers[..quantizers.len().min(5)].join(", "))]
+    Unfit {
+        /// Their names.
+        quantizers: Vec<String>,
     },
     /// The graph breaks a rule.
     #[error(transparent)]

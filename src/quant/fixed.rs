@@ -7,6 +7,22 @@ use super::Rounding;
 const LIMIT: i128 = i64::MAX as i128;
 
 impl Rounding {
+    /// `v / n` rounded once, for a positive n, saturating at 63 bits.
+    pub fn quotient(self, v: i128, n: u64) -> i64 {
+        let n = i128::from(n);
+        let (down, rest) = (v.div_euclid(n), v.rem_euclid(n));
+        let up = match (2 * rest).cmp(&n) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Equal => match self {
+                Rounding::HalfEven => down & 1 == 1,
+                Rounding::HalfUp => true,
+                Rounding::HalfAway => v > 0,
+            },
+        };
+        i64::try_from((down + i128::from(up)).clamp(-LIMIT, LIMIT)).unwrap_or(0)
+    }
+
     /// `v / 2^by` rounded once; a negative `by` multiplies, saturating at 63 bits.
     pub fn shift(self, v: i128, by: i32) -> i64 {
         let shifted = match by {
@@ -69,7 +85,7 @@ pub struct Multipliers {
 impl Multipliers {
     /// Those of two numbers that are not negative, the larger one positive: 31 bits, or fewer where products with operands
     /// of at most these magnitudes would reach 2^61.
-    pub fn new(real: [f64; 2], most: [u32; 2]) -> Multipliers {
+    pub fn new(real: [f64; 2], most: [u64; 2]) -> Multipliers {
         let mut shift = Multiplier::new(real[0].max(real[1])).shift;
         loop {
             #[allow(clippy::cast_possible_truncation, reason = "checked right below: below 2^61")]
@@ -190,7 +206,7 @@ mod tests {
     #[test]
     fn a_pair_keeps_its_products_below_61_bits() {
         for real in [[1.0, 1.0], [1e-6, 3e5], [0.0, 7.0], [1e9, 1e-9]] {
-            for most in [[1 << 30, 1 << 15], [255, 255], [u32::MAX, u32::MAX]] {
+            for most in [[1u64 << 30, 1 << 15], [255, 255], [u64::from(u32::MAX), u64::from(u32::MAX)]] {
                 let p = Multipliers::new(real, most);
                 let larger = if real[0] > real[1] { 0 } else { 1 };
                 let back = |i: usize| p.m[i] as f64 * 2f64.powi(-p.shift);

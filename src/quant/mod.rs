@@ -4,14 +4,20 @@
 //! [`Rounding`] and [`Division`] say how the quotient is formed and rounded. Infinities saturate; NaN becomes the zero
 //! point. Whoever feeds a quantizer counts the NaNs.
 
+mod addition;
 mod fixed;
 mod params;
+mod profile;
 mod quantizer;
+mod requantize;
 mod scale;
 mod step;
 
+pub use addition::Addition;
 pub use fixed::{Mantissa, Multiplier, Multipliers};
 pub use params::{Division, QParams, QuantError, Rounding, SCALE_MAX, SCALE_MIN};
+pub use profile::{Accumulator, Arithmetic, Profile, ProfileError};
 pub use quantizer::{Origin, Quantizer, Role, Spec, State};
+pub use requantize::{Adder, Factor, Mean, Requantize, Requantizer};
 pub use scale::{Range, Scheme, power_of_two};
 pub use step::Step;

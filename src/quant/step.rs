@@ -26,6 +26,16 @@ impl Step {
         Step { scale, inverse: 1.0 / scale, zero_point, low, high, rounding, division }
     }
 
+    /// The same with no codes below or above these.
+    pub fn within(self, low: i32, high: i32) -> Step {
+        Step { low: low.max(self.low), high: high.min(self.high), ..self }
+    }
+
+    /// The same with another way to round.
+    pub fn rounded(self, rounding: Rounding) -> Step {
+        Step { rounding, ..self }
+    }
+
     /// Real units per step.
     pub fn scale(&self) -> f32 {
         self.scale

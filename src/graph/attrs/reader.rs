@@ -176,6 +176,18 @@ impl Reader {
         Some(v.clone())
     }
 
+    /// Names of all attributes.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.attrs.keys().map(String::as_str)
+    }
+
+    /// One of the values that have names; the first of them where it is absent.
+    pub fn named<T: Copy>(&mut self, name: &str, all: &[T], of: fn(T) -> &'static str) -> Result<T, OpError> {
+        let names: Vec<&'static str> = all.iter().map(|v| of(*v)).collect();
+        let found = self.one_of(name, names[0], &names)?;
+        Ok(names.iter().position(|n| *n == found).map_or(all[0], |i| all[i]))
+    }
+
     /// Marks an attribute that does not change inference as read.
     pub fn ignore(&mut self, name: &str) {
         self.raw(name);

@@ -2,6 +2,7 @@
 //!
 //! *Shapes*: `[..], [..] -> [..]`, as NumPy broadcasts.
 
+mod codes;
 mod quotient;
 mod table;
 #[cfg(test)]
@@ -309,10 +310,18 @@ impl Op for Binary {
             _ => QuantRule::Float,
         }
     }
+    fn has_integer_form(&self) -> bool {
+        ["Add", "Sub", "Mul", "Div"].contains(&self.row.def.name)
+    }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Vec<Tensor>>, OpError> {
-        let is_quotient = self.row.def.name == "Div";
-        is_quotient.then(|| quotient::integer(params, inputs)).transpose()
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        Ok(Some(match self.row.def.name {
+            "Add" => codes::sum(params, inputs, false)?,
+            "Sub" => codes::sum(params, inputs, true)?,
+            "Mul" => codes::product(params, inputs)?,
+            "Div" => quotient::integer(params, inputs)?,
+            _ => return Ok(None),
+        }))
     }
 
     fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {

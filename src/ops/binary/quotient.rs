@@ -1,5 +1,6 @@
 //! `Div` of codes.
 
+use crate::graph::codes::codes_of;
 use crate::graph::{Attrs, CodeParams, Internals, OpError, Part, Tap};
 use crate::ops::broadcast::{Walk, concrete};
 use crate::ops::build;
@@ -19,9 +20,8 @@ pub(super) fn internals(divisor: &TensorType) -> Result<Internals, OpError> {
 
 /// The dividend times the 16-bit mantissa of the divisor's reciprocal, requantized once. A quotient by zero saturates;
 /// 0 / 0 is 0.
-pub(super) fn integer(params: &CodeParams, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
-    let [a, b] = [0, 1].map(|i| CodeParams::single(params.inputs, i, "input"));
-    let (a, b, y) = (a?, b?, CodeParams::single(params.outputs, 0, "output")?);
+pub(super) fn integer(params: &CodeParams, inputs: &[Tensor]) -> Result<Tensor, OpError> {
+    let (a, b, y) = (params.input(0)?, params.input(1)?, params.output()?);
     let real = |s: &Step| f64::from(s.scale());
     let to_y = Multiplier::new(real(&a) / (real(&b) * real(&y)));
     let quotient = |p: i32, q: i32| {
@@ -33,15 +33,16 @@ pub(super) fn integer(params: &CodeParams, inputs: &[Tensor]) -> Result<Vec<Tens
         let product = i128::from(p * q.signum()) * i128::from(inverse.code);
         y.place(to_y.apply(product, 14 + inverse.shift, y.rounding()))
     };
-    let [p, q] = [&inputs[0], &inputs[1]];
-    let shape = concrete(&[p.shape(), q.shape()]);
+    let (p, q) = (codes_of(inputs, 0)?, codes_of(inputs, 1)?);
+    let shapes = [inputs[0].shape(), inputs[1].shape()];
+    let shape = concrete(&shapes);
     let mut out = vec![0; shape.iter().product()];
-    let walk = Walk::new(&shape, [p.shape(), q.shape()]);
+    let walk = Walk::new(&shape, shapes);
     let [in_p, in_q] = [0, 1].map(|k| usize::from(!walk.is_splat(k)));
     walk.rows(0..out.len(), |piece, [i, j]| {
         for (k, o) in out[piece].iter_mut().enumerate() {
-            *o = quotient(p.i32s()[i + k * in_p], q.i32s()[j + k * in_q]);
+            *o = quotient(p[i + k * in_p], q[j + k * in_q]);
         }
     });
-    Ok(vec![Tensor::from_i32(shape, out)])
+    Ok(params.store(&shape, &out))
 }

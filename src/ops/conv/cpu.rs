@@ -4,6 +4,7 @@
 use super::window::{Axis, Window, three};
 use crate::graph::Scratch;
 use crate::ops::gemm_cpu::{Mat, Tiling, par_blocks};
+use crate::ops::integer::sums::Sum;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -73,7 +74,7 @@ impl Shape {
     }
 
     /// Writes row (c, kd, kh, kw) = the inputs that meet this weight in output pixels `p0..p0 + n`.
-    fn gather(&self, image: &[f32], p0: usize, n: usize, rows: &mut [f32]) {
+    fn gather<T: Copy + Default>(&self, image: &[T], p0: usize, n: usize, rows: &mut [T]) {
         let [id, ih, iw] = self.input;
         let [ad, ah, aw] = self.axes;
         let mut rows = rows.chunks_exact_mut(n);
@@ -89,7 +90,7 @@ impl Shape {
         }
     }
 
-    fn gather_row(&self, plane: &[f32], k: [usize; 3], p0: usize, row: &mut [f32]) {
+    fn gather_row<T: Copy + Default>(&self, plane: &[T], k: [usize; 3], p0: usize, row: &mut [T]) {
         let [_, oh, ow] = self.output;
         let [ad, ah, aw] = self.axes;
         let reach = aw.reach(k[2], self.input[2], ow);
@@ -105,7 +106,7 @@ impl Shape {
                     let x = &plane[(d * self.input[1] + h) * self.input[2]..][..self.input[2]];
                     aw.gather_line(x, k[2], &reach, w0, part);
                 }
-                _ => part.fill(0.0),
+                _ => part.fill(T::default()),
             }
             row = rest;
             p += len;
@@ -129,11 +130,18 @@ impl Axis {
     }
 
     /// `out[i]` = the input under tap `k` at output `o0 + i`.
-    fn gather_line(&self, x: &[f32], k: usize, reach: &std::ops::Range<usize>, o0: usize, out: &mut [f32]) {
+    fn gather_line<T: Copy + Default>(
+        &self,
+        x: &[T],
+        k: usize,
+        reach: &std::ops::Range<usize>,
+        o0: usize,
+        out: &mut [T],
+    ) {
         let start = reach.start.clamp(o0, o0 + out.len());
         let end = reach.end.clamp(start, o0 + out.len());
-        out[..start - o0].fill(0.0);
-        out[end - o0..].fill(0.0);
+        out[..start - o0].fill(T::default());
+        out[end - o0..].fill(T::default());
         if start == end {
             return;
         }
@@ -147,6 +155,42 @@ impl Axis {
             }
         }
     }
+}
+
+/// Exact sums of products of operands `x` and `w` of these shapes, with zeros in the padding.
+pub(super) fn sums<S: Sum>(
+    window: &Window,
+    groups: usize,
+    (x_shape, x): (&[usize], &[i32]),
+    (w_shape, w): (&[usize], &[i32]),
+    out: &[usize],
+) -> Vec<S> {
+    let shape = Shape { input: three(x_shape), output: three(out), axes: window.three() };
+    let (o, c) = (out[1] / groups, w_shape[1]);
+    let k = c * shape.taps();
+    let (pixels, in_pixels) = (shape.output.iter().product::<usize>(), shape.input.iter().product::<usize>());
+    let mut y = vec![S::default(); out.iter().product()];
+    if y.is_empty() || k == 0 {
+        return y;
+    }
+    let x: Vec<S::Operand> = x.par_iter().map(|v| S::operand(*v)).collect();
+    let n = (GATHERED / k).clamp(48, pixels.max(48));
+    let mut rows = vec![S::Operand::default(); k * n.min(pixels)];
+    for (m, y) in y.chunks_exact_mut(o * pixels).enumerate() {
+        let image = &x[m * c * in_pixels..][..c * in_pixels];
+        for p0 in (0..pixels).step_by(n) {
+            let n = n.min(pixels - p0);
+            let rows = &mut rows[..k * n];
+            shape.gather(image, p0, n, rows);
+            y.par_chunks_exact_mut(pixels).enumerate().for_each(|(i, y)| {
+                let w = &w[(m % groups * o + i) * k..][..k];
+                for (w, row) in w.iter().zip(rows.chunks_exact(n)).filter(|(w, _)| **w != 0) {
+                    S::add_products(&mut y[p0..p0 + n], S::operand(*w), row);
+                }
+            });
+        }
+    }
+    y
 }
 
 /// One input channel per group: an output plane is a sum of shifted input planes.

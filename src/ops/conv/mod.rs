@@ -9,7 +9,8 @@ pub(super) mod window;
 use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::integer::sums::{Finish, is_narrow, steps_of};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 use window::{AutoPad, Window, check_operands, three};
@@ -176,6 +177,24 @@ impl Op for Conv {
         let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let y = cpu::conv(cx, &self.window, self.groups, inputs, &out);
         Ok(vec![Tensor::from_f32(out, y)])
+    }
+    fn has_integer_form(&self) -> bool {
+        true
+    }
+
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        let [x, w] = [inputs[0].shape(), inputs[1].shape()];
+        let types = [x, w].map(|s| TensorType::new(DType::F32, s.to_vec()));
+        let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
+        let finish = Finish::new(params, inputs, &out, 1)?;
+        let x = (x, &steps_of(params, inputs, 0)?[..]);
+        let w = (w, &steps_of(params, inputs, 1)?[..]);
+        let (window, groups) = (&self.window, self.groups);
+        Ok(Some(if is_narrow(params) {
+            finish.apply(params, &out, &cpu::sums::<i32>(window, groups, x, w, &out))
+        } else {
+            finish.apply(params, &out, &cpu::sums::<i64>(window, groups, x, w, &out))
+        }))
     }
 
     fn layouts(&self, inputs: &[TensorType]) -> Layouts {

@@ -1,10 +1,13 @@
 //! `AveragePool` and `LpPool`: sums over a window, of elements or of powers of their magnitudes.
 
 use super::window::{Window, WindowParams};
+use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
-use crate::tensor::{Tensor, TensorType};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::integer::sums::not_a_power;
+use crate::quant::{Factor, Mean};
+use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -133,6 +136,47 @@ impl Op for SumPool {
         let planes = y.par_chunks_mut(pixels(|a| a.output)).zip(x.f32s().par_chunks(pixels(|a| a.input)));
         planes.for_each(|(y, x)| self.plane(&axes, x, y));
         Ok(vec![Tensor::from_f32(shape, y)])
+    }
+    fn has_integer_form(&self) -> bool {
+        matches!(self.kind, Kind::Average { .. })
+    }
+
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        let Kind::Average { padded } = self.kind else { return Ok(None) };
+        let shape = inputs[0].shape();
+        let ty = TensorType::new(DType::F32, shape.to_vec());
+        let out = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
+        let x = params.input(0)?;
+        let mean = Mean::new(params.arithmetic.requantize, x.scale(), params.output()?);
+        let codes = codes_of(inputs, 0)?;
+        let axes = self.window.axes(shape).expect("checked by infer");
+        let [d, h, w] = axes;
+        let (plane, pixels) = (d.input * h.input * w.input, d.output * h.output * w.output);
+        // The factor of each position, which is the same in all planes.
+        let factors: Option<Vec<Factor>> = (0..pixels)
+            .map(|o| {
+                let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
+                let inside = d.taps(od).count() * h.taps(oh).count() * w.taps(ow).count();
+                let all = d.padded_taps(od) * h.padded_taps(oh) * w.padded_taps(ow);
+                mean.factor(if padded { all } else { inside })
+            })
+            .collect();
+        let factors = factors.ok_or_else(not_a_power)?;
+        let mut y = vec![0i32; out.iter().product()];
+        y.par_chunks_mut(pixels.max(1)).zip(codes.par_chunks(plane.max(1))).for_each(|(y, codes)| {
+            for (o, y) in y.iter_mut().enumerate() {
+                let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
+                let mut sum = 0i64;
+                for pd in d.taps(od) {
+                    for ph in h.taps(oh) {
+                        let row = &codes[(pd * h.input + ph) * w.input..][..w.input];
+                        sum += w.taps(ow).map(|p| x.steps(row[p])).sum::<i64>();
+                    }
+                }
+                *y = mean.output().place(factors[o].apply(sum));
+            }
+        });
+        Ok(Some(params.store(&out, &y)))
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

@@ -1,0 +1,128 @@
+//! `samebit convert`: operators on codes in place of quantizers.
+
+use super::files::Files;
+use super::{Common, Outcome, show};
+use crate::error::Error;
+use crate::graph::{Graph, NodeId, file};
+use crate::model;
+use crate::onnx::ImportOptions;
+use crate::passes::convert::{ConvertOptions, Converted, convert};
+use crate::quant::Profile;
+use clap::Args;
+use globset::Glob;
+use serde_json::json;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct ConvertArgs {
+    /// Calibrated graph file, or an ONNX model with quantizers
+    model: PathBuf,
+    /// Graph file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Whose arithmetic it has: a profile that comes with the engine, or a TOML file of one
+    #[arg(long, value_name = "PROFILE", default_value = "samebit")]
+    target: String,
+    /// Nodes that stay in f32 between quantizers
+    #[arg(long, value_name = "GLOB")]
+    preserve: Vec<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+impl ConvertArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().reads(&self.model).writes("-o", Some(&self.output))
+    }
+}
+
+/// A profile by name, or from a file.
+pub(super) fn profile(name: &str) -> Result<Profile, Error> {
+    let path = Path::new(name);
+    let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("--target {name}: {e}"));
+    if !Profile::names().contains(&name) && path.extension().is_some_and(|e| e == "toml") {
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+        return Profile::parse(&text).map_err(|e| wrong(&e));
+    }
+    Profile::builtin(name).map_err(|e| wrong(&e))
+}
+
+fn preserved(graph: &Graph, patterns: &[String]) -> Result<HashSet<NodeId>, Error> {
+    let mut out = HashSet::new();
+    for pattern in patterns {
+        let wrong = |e: String| Error::Usage(format!("--preserve {pattern}: {e}"));
+        let glob = Glob::new(pattern).map_err(|e| wrong(e.to_string()))?.compile_matcher();
+        let before = out.len();
+        out.extend(graph.nodes().iter().filter(|n| glob.is_match(&n.name)).map(|n| n.id));
+        if out.len() == before {
+            return Err(wrong("matches no node; `samebit print` lists them".to_owned()));
+        }
+    }
+    Ok(out)
+}
+
+pub(super) fn run(args: &ConvertArgs) -> Result<Outcome, Error> {
+    let graph = model::load(&args.model, &ImportOptions::default())?;
+    let options =
+        ConvertOptions { profile: profile(&args.target)?, preserve: preserved(&graph, &args.preserve)? };
+    let wrong = |e| Error::Usage(format!("{}: {e}", args.model.display()));
+    let converted = convert(&graph, &options).map_err(wrong)?;
+    file::save(&converted.graph, &args.output)
+        .map_err(|source| Error::Save { path: args.output.clone(), source: Box::new(source) })?;
+    if !args.common.quiet {
+        report(args, &converted);
+    }
+    Ok(Outcome::fine(summary(&options.profile, &converted)))
+}
+
+fn integer_ops(graph: &Graph) -> usize {
+    graph.nodes().iter().filter(|n| n.op.integer_of().is_some()).count()
+}
+
+fn report(args: &ConvertArgs, c: &Converted) {
+    let (on_codes, islands) = (integer_ops(&c.graph), c.islands.len());
+    show::line(&format!(
+        "{}: {} nodes, {on_codes} operators on codes, {islands} in f32",
+        args.output.display(),
+        c.graph.nodes().len()
+    ));
+    for island in &c.islands {
+        show::line(&format!("  in f32: {} ({}): {}", island.node, island.op, island.reason));
+    }
+    if let Some(least) = c.accumulators.iter().min_by_key(|a| a.headroom_bits) {
+        show::line(&format!(
+            "  least headroom of sums: {} of {} bits, at {}",
+            least.headroom_bits, least.bits, least.node
+        ));
+    }
+    for a in c.accumulators.iter().filter(|a| a.saturated_bias > 0) {
+        show::remark(&format!("warning: {}: {} elements of the bias saturate", a.node, a.saturated_bias));
+    }
+}
+
+fn summary(profile: &Profile, c: &Converted) -> serde_json::Value {
+    let mut by_op = std::collections::BTreeMap::new();
+    for node in c.graph.nodes() {
+        let name = node.op.integer_of().map_or(node.op.def().name, |(op, _)| op.def().name);
+        *by_op.entry(name).or_insert(0usize) += 1;
+    }
+    let islands = c.islands.iter().map(|i| json!({ "node": i.node, "op": i.op, "reason": i.reason }));
+    let accumulators = c.accumulators.iter().map(|a| {
+        json!({
+            "node": a.node,
+            "bound": a.bound,
+            "bits": a.bits,
+            "headroom_bits": a.headroom_bits,
+            "saturated_bias": a.saturated_bias,
+        })
+    });
+    json!({
+        "stage": c.graph.stage.name(),
+        "target": profile.name,
+        "ops": by_op,
+        "integer_ops": integer_ops(&c.graph),
+        "float_islands": islands.collect::<Vec<_>>(),
+        "accumulators": accumulators.collect::<Vec<_>>(),
+    })
+}

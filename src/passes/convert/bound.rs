@@ -1,0 +1,117 @@
+//! The bias in units of the sums, and what sums may come to.
+
+use super::group::Chain;
+use super::{AccumulatorBound, Conversion, PassError, refused};
+use crate::graph::{CodeParams, Node, OpError, ValueId};
+use crate::passes::fuse::channel_axis;
+use crate::quant::{QParams, Step};
+use crate::tensor::Tensor;
+
+impl Conversion<'_> {
+    /// Adds the bias to a product's inputs, and finds the bound of its sums.
+    pub(super) fn bias(
+        &mut self,
+        node: &Node,
+        chain: &Chain,
+        params: &mut CodeParams,
+        inputs: &mut Vec<ValueId>,
+    ) -> Result<(), PassError> {
+        let bias = chain.bias.or_else(|| node.inputs.get(2).copied());
+        let (x, w) = (params.inputs[0].clone(), params.inputs[1].clone());
+        let (Some(x), Some(w)) = (x, w) else { return Ok(()) };
+        let mut codes = None;
+        let mut saturated = 0;
+        if let Some(b) = bias {
+            let tensor = self.from.value(b).constant.clone();
+            let tensor = tensor.and_then(|t| t.as_f32().map(<[f32]>::to_vec));
+            let numbers = tensor.ok_or_else(|| refused(node, OpError::MissingInput { input: 2 }))?;
+            let channels = self.channels(node, &w);
+            let (in_sums, cut) = in_sums(&numbers, &x, &w, channels);
+            saturated = cut;
+            let name = self.to.fresh_value(&format!("{}/i32", self.from.value(b).name));
+            let made = self.to.add_constant(name, Tensor::from_i32([in_sums.len()], in_sums.clone()));
+            inputs.push(made);
+            params.inputs.push(None);
+            codes = Some(in_sums);
+        }
+        params.bound = self.bound(node, &x, &w, codes.as_deref());
+        let bits = if params.bound <= i32::MAX.unsigned_abs().into() { 32 } else { 64 };
+        if params.bound >= 1 << 47 {
+            let message = format!(
+                "sums may come to {}, which is beyond 2^47: fewer bits of the weights or activations keep them below",
+                params.bound
+            );
+            return Err(refused(node, OpError::Arithmetic { message }));
+        }
+        let used = 64 - params.bound.leading_zeros();
+        self.accumulators.push(AccumulatorBound {
+            node: node.name.clone(),
+            bound: params.bound,
+            bits,
+            headroom_bits: (bits - 1).saturating_sub(used),
+            saturated_bias: saturated,
+        });
+        Ok(())
+    }
+
+    fn channels(&self, node: &Node, w: &QParams) -> usize {
+        let ty = &self.from.value(node.inputs[1]).ty;
+        let axis = channel_axis(node, ty.rank()).and_then(|a| ty.shape[a].fixed());
+        axis.unwrap_or(w.scales().len())
+    }
+
+    /// The largest sum of |w| times the largest |x|, and the bias.
+    fn bound(&self, node: &Node, x: &QParams, w: &QParams, bias: Option<&[i32]>) -> u64 {
+        let farthest = |s: &Step| {
+            let (low, high) = s.codes();
+            s.steps(low).unsigned_abs().max(s.steps(high).unsigned_abs())
+        };
+        let most_x = farthest(&x.step(0));
+        let ty = &self.from.value(node.inputs[1]).ty;
+        let channels = self.channels(node, w);
+        let bias = |c: usize| {
+            bias.map_or(0, |b| {
+                u64::from(b.get(if b.len() == 1 { 0 } else { c }).map_or(0, |v| v.unsigned_abs()))
+            })
+        };
+        let most_bias = (0..channels).map(bias).max().unwrap_or(0);
+        let coded = self.codes.get(&node.inputs[1]).and_then(|(v, _)| self.to.value(*v).constant.as_ref());
+        let Some(codes) = coded.and_then(Tensor::codes) else {
+            // Both are computed: as many products as the axis that is summed over has elements.
+            let rank = ty.rank();
+            let axis = if rank == 1 { 0 } else { rank - 2 };
+            let k = ty.shape.get(axis).and_then(|d| d.fixed()).unwrap_or(1) as u64;
+            return k.saturating_mul(most_x).saturating_mul(farthest(&w.step(0))).saturating_add(most_bias);
+        };
+        let shape = ty.dims().unwrap_or_default();
+        let axis = channel_axis(node, shape.len());
+        let inner: usize = axis.map_or(1, |a| shape[a + 1..].iter().product());
+        let mut sums = vec![0u64; channels.max(1)];
+        for (i, code) in codes.iter().enumerate() {
+            let c = if axis.is_some() { i / inner.max(1) % channels.max(1) } else { 0 };
+            let zero = w.zero_points()[if w.zero_points().len() == 1 { 0 } else { c }];
+            sums[c] += u64::from(code.abs_diff(zero));
+        }
+        let each = sums.iter().enumerate().map(|(c, s)| s.saturating_mul(most_x).saturating_add(bias(c)));
+        each.max().unwrap_or(0)
+    }
+}
+
+/// A bias in units of the sums, halves to even, one for each channel where scales differ, and how many did not fit.
+fn in_sums(bias: &[f32], x: &QParams, w: &QParams, channels: usize) -> (Vec<i32>, usize) {
+    let (s_x, n) = (f64::from(x.scales()[0]), w.scales().len());
+    let count = if n > 1 { channels.max(bias.len()) } else { bias.len() };
+    let mut saturated = 0;
+    let one = |c: usize| {
+        let b = f64::from(bias[if bias.len() == 1 { 0 } else { c }]);
+        let unit = s_x * f64::from(w.scales()[if n == 1 { 0 } else { c }]);
+        let exact = (b / unit).round_ties_even();
+        let kept = exact.clamp(f64::from(i32::MIN), f64::from(i32::MAX));
+        saturated += usize::from(kept.to_bits() != exact.to_bits() && !exact.is_nan());
+        #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
+        let code = kept as i32;
+        code
+    };
+    let codes = (0..count).map(one).collect();
+    (codes, saturated)
+}

@@ -1,0 +1,529 @@
+//! From a fake-quant graph to one on codes.
+//!
+//! A tensor behind a quantizer becomes codes. A product, the addition and the clamp that follow it and the quantizer of
+//! what comes of them are one operator on codes; so are other operators that have an integer form, with the clamp and the
+//! quantizer behind them. Operators that pass codes through do so. What is left runs in f32 between `Dequantize` and
+//! `Quantize`: a float island, which is listed with its reason. A product that no quantizer follows gives numbers: f32 of
+//! its sums times the scales.
+
+mod bound;
+mod group;
+
+use super::PassError;
+use crate::graph::{
+    AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, ValueId,
+};
+use crate::ops::{dequantize, identity, integer, quantize};
+use crate::quant::{Profile, QParams};
+use crate::tensor::{DType, Tensor};
+use group::{Chain, End, chain};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// How to convert.
+#[derive(Clone, Debug, Default)]
+pub struct ConvertOptions {
+    /// The target.
+    pub profile: Profile,
+    /// Names of nodes that stay as they are, in f32 between quantizers.
+    pub preserve: HashSet<NodeId>,
+}
+
+/// An operator that runs in f32 although it computes on what has quantizers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloatIsland {
+    /// Its name.
+    pub node: String,
+    /// The operator.
+    pub op: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// What sums of products may come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccumulatorBound {
+    /// The operator on codes, by name.
+    pub node: String,
+    /// What no sum exceeds in magnitude: of |w| times the largest |x|, and the bias.
+    pub bound: u64,
+    /// Bits of the accumulator, sign included.
+    pub bits: u32,
+    /// Bits of it that no sum needs.
+    pub headroom_bits: u32,
+    /// Elements of the bias that did not fit 32 bits.
+    pub saturated_bias: usize,
+}
+
+/// A graph on codes, and what there is to say of it.
+#[derive(Debug)]
+pub struct Converted {
+    /// The graph, in stage `quantized`.
+    pub graph: Graph,
+    /// Operators in f32.
+    pub islands: Vec<FloatIsland>,
+    /// Of each product.
+    pub accumulators: Vec<AccumulatorBound>,
+}
+
+/// Converts a graph all of whose quantizers have parameters.
+///
+/// # Errors
+/// A graph of another stage, quantizers without parameters, and what the profile cannot do.
+pub fn convert(graph: &Graph, options: &ConvertOptions) -> Result<Converted, PassError> {
+    if graph.stage != Stage::FakeQuant {
+        return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::FakeQuant.name() });
+    }
+    for op in options.profile.named_ops() {
+        if crate::ops::by_name(op).is_none() {
+            let message = format!("profile {}: op.{op}: there is no such operator", options.profile.name);
+            return Err(PassError::Profile { message });
+        }
+    }
+    let mut c = Conversion::new(graph, options)?;
+    for i in 0..c.from.nodes().len() {
+        c.node(i)?;
+    }
+    c.finish()
+}
+
+/// A value of the old graph as codes: the value of the new one, and what they stand for.
+type Coded = (ValueId, QParams);
+
+struct Conversion<'a> {
+    options: &'a ConvertOptions,
+    /// Without what lies inside composite operators.
+    from: Graph,
+    users: HashMap<ValueId, Vec<usize>>,
+    /// Parameters of the taps inside each composite operator, in order.
+    internals: HashMap<NodeId, Vec<QParams>>,
+    to: Graph,
+    codes: HashMap<ValueId, Coded>,
+    numbers: HashMap<ValueId, ValueId>,
+    /// Nodes that are part of a chain that ends at a later node, which makes it.
+    absorbed: HashSet<usize>,
+    /// Chains by the node at which they are made.
+    pending: BTreeMap<usize, Vec<Chain>>,
+    islands: Vec<FloatIsland>,
+    accumulators: Vec<AccumulatorBound>,
+}
+
+fn refused(node: &Node, error: OpError) -> PassError {
+    PassError::Op { node: node.label(), error }
+}
+
+impl<'a> Conversion<'a> {
+    fn new(graph: &Graph, options: &'a ConvertOptions) -> Result<Self, PassError> {
+        let mut internals: HashMap<NodeId, Vec<QParams>> = HashMap::new();
+        let mut unfit = Vec::new();
+        for node in graph.nodes() {
+            let Some(q) = node.quantizer() else { continue };
+            let Some(params) = q.active() else {
+                unfit.push(node.name.clone());
+                continue;
+            };
+            if let Some(owner) = q.spec.owner {
+                internals.entry(NodeId(owner)).or_default().push(params.clone());
+            }
+        }
+        if !unfit.is_empty() {
+            return Err(PassError::Unfit { quantizers: unfit });
+        }
+        let from = graph.clone().without_internals()?;
+        let mut to = Graph::new(graph.name.clone());
+        to.stage = Stage::Quantized;
+        let mut c = Conversion {
+            options,
+            users: from.users(),
+            from,
+            internals,
+            to,
+            codes: HashMap::new(),
+            numbers: HashMap::new(),
+            absorbed: HashSet::new(),
+            pending: BTreeMap::new(),
+            islands: Vec::new(),
+            accumulators: Vec::new(),
+        };
+        for v in c.from.inputs.clone() {
+            let value = c.from.value(v).clone();
+            let new = c.to.add_input(value.name, value.ty);
+            c.numbers.insert(v, new);
+        }
+        Ok(c)
+    }
+
+    fn finish(mut self) -> Result<Converted, PassError> {
+        for v in self.from.outputs.clone() {
+            let new = self.number(v)?;
+            let name = self.from.value(v).name.clone();
+            if self.to.value(new).name != name {
+                if let Some(other) = self.to.find_value(&name) {
+                    let spare = self.to.fresh_value(&format!("{name}/codes"));
+                    self.to.rename_value(other, spare);
+                }
+                self.to.rename_value(new, name);
+            }
+            self.to.outputs.push(new);
+        }
+        self.to.outputs.dedup();
+        Ok(Converted { graph: self.to.tidied()?, islands: self.islands, accumulators: self.accumulators })
+    }
+
+    /// Adds a node to the new graph, its one output under a name like `output`.
+    fn add(
+        &mut self,
+        like: &Node,
+        name: &str,
+        op: Arc<dyn Op>,
+        inputs: &[ValueId],
+        outputs: &[String],
+    ) -> Result<Vec<ValueId>, PassError> {
+        let name = self.to.fresh_node(name);
+        let outputs: Vec<String> = outputs.iter().map(|o| self.to.fresh_value(o)).collect();
+        self.to.add_node(name, like.source.clone(), op, inputs, &outputs).map_err(|e| refused(like, e))
+    }
+
+    /// A tensor as numbers in the new graph.
+    fn number(&mut self, v: ValueId) -> Result<ValueId, PassError> {
+        if let Some(new) = self.numbers.get(&v) {
+            return Ok(*new);
+        }
+        let value = self.from.value(v).clone();
+        let new = if let Some(tensor) = value.constant {
+            let name = self.to.fresh_value(&value.name);
+            self.to.add_constant(name, tensor)
+        } else {
+            let (codes, params) = self.codes[&v].clone();
+            let name = self.to.fresh_node(&format!("{}/dequantize", value.name));
+            let out = self.to.fresh_value(&format!("{}/dequantized", value.name));
+            let made = self.to.add_node(name.clone(), None, dequantize(params), &[codes], &[out]);
+            made.map_err(|error| PassError::Op { node: name, error })?[0]
+        };
+        self.numbers.insert(v, new);
+        Ok(new)
+    }
+
+    fn node(&mut self, i: usize) -> Result<(), PassError> {
+        for chain in self.pending.remove(&i).unwrap_or_default() {
+            self.emit(&chain)?;
+        }
+        if self.absorbed.contains(&i) {
+            return Ok(());
+        }
+        let node = self.from.nodes()[i].clone();
+        if node.quantizer().is_some() {
+            return self.quantizer(&node);
+        }
+        match self.why_not(&node) {
+            None => match node.op.quant_rule() {
+                QuantRule::Codes | QuantRule::Clamp { .. } => self.on_codes(&node),
+                _ if node.op.def().name == "Concat" => self.concat(&node),
+                _ => self.start(i),
+            },
+            Some(reason) => self.in_numbers(&node, reason),
+        }
+    }
+
+    /// Why a node runs in f32; `None` where it does not.
+    fn why_not(&self, node: &Node) -> Option<String> {
+        let coded = |v: &ValueId| self.codes.contains_key(v);
+        if self.options.preserve.contains(&node.id) {
+            return Some("it is preserved".to_owned());
+        }
+        let rule = node.op.quant_rule();
+        let first = node.inputs.first().is_some_and(coded);
+        match rule {
+            QuantRule::Codes | QuantRule::Clamp { .. } if first => None,
+            QuantRule::Codes | QuantRule::Clamp { .. } => Some("its input has no quantizer".to_owned()),
+            QuantRule::Gemm { .. } if !node.op.has_integer_form() => Some(no_form(node)),
+            QuantRule::Gemm { .. } => {
+                let both = node.inputs[..2].iter().all(coded);
+                let bias = node.inputs.get(2).is_none_or(|b| self.from.value(*b).constant.is_some());
+                if !both {
+                    Some("an input has no quantizer".to_owned())
+                } else if !bias {
+                    Some("its bias is no constant".to_owned())
+                } else {
+                    self.weights_with_several_scales(node)
+                }
+            }
+            QuantRule::Compute => {
+                let f32s = node.inputs.iter().filter(|v| self.from.value(**v).ty.dtype == DType::F32);
+                let concat = node.op.def().name == "Concat";
+                if !concat && !node.op.has_integer_form() {
+                    Some(no_form(node))
+                } else if !f32s.clone().all(coded) {
+                    Some("an input has no quantizer".to_owned())
+                } else if self.ends(node).is_empty() {
+                    Some("no quantizer follows it".to_owned())
+                } else {
+                    None
+                }
+            }
+            _ => Some(no_form(node)),
+        }
+    }
+
+    /// Scales along an axis that sums run over.
+    fn weights_with_several_scales(&self, node: &Node) -> Option<String> {
+        let (_, p) = &self.codes[&node.inputs[1]];
+        let rank = self.from.value(node.inputs[1]).ty.rank();
+        let channel = super::fuse::channel_axis(node, rank);
+        (p.axis().is_some() && p.axis() != channel)
+            .then(|| "its weights have scales along an axis that is summed over".to_owned())
+    }
+
+    /// The quantizers right behind a node, or behind a clamp that follows it.
+    fn ends(&self, node: &Node) -> Vec<End> {
+        group::ends(&self.from, &self.users, node.outputs[0])
+    }
+
+    /// A quantizer whose tensor nobody made codes of yet.
+    fn quantizer(&mut self, node: &Node) -> Result<(), PassError> {
+        let (x, y) = (node.inputs[0], node.outputs[0]);
+        if self.codes.contains_key(&y) {
+            return Ok(());
+        }
+        let params = node.quantizer().and_then(|q| q.params.clone()).expect("checked before");
+        let value = self.from.value(x).clone();
+        if let Some(tensor) = &value.constant {
+            let codes = constant_codes(tensor, &params).map_err(|e| refused(node, e))?;
+            let name = self.to.fresh_value(&value.name);
+            let new = self.to.add_constant(name, codes);
+            self.codes.insert(y, (new, params));
+            return Ok(());
+        }
+        if params.scales().len() != 1 {
+            // Codes of several scales have a meaning where sums keep them apart, in weights.
+            return self.in_numbers(node, "it has several scales".to_owned());
+        }
+        if let Some((codes, old)) = self.codes.get(&x).cloned() {
+            let new = if same_codes(&old, &params) {
+                codes
+            } else {
+                self.requantize(node, &value.name, codes, old, &params)?
+            };
+            self.codes.insert(y, (new, params));
+            return Ok(());
+        }
+        let number = self.number(x)?;
+        let out = format!("{}/codes", value.name);
+        let made = self.add(node, &node.name, quantize(params.clone()), &[number], &[out])?;
+        self.codes.insert(y, (made[0], params));
+        Ok(())
+    }
+
+    fn requantize(
+        &mut self,
+        like: &Node,
+        name: &str,
+        codes: ValueId,
+        from: QParams,
+        to: &QParams,
+    ) -> Result<ValueId, PassError> {
+        let mut params = CodeParams::new([from], to.clone(), Vec::new());
+        params.arithmetic = self.options.profile.arithmetic("Identity");
+        let op = integer(identity(), params);
+        let made =
+            self.add(like, &format!("{name}/requantize"), op, &[codes], &[format!("{name}/requantized")])?;
+        Ok(made[0])
+    }
+
+    /// An operator that passes codes through, or clamps them.
+    fn on_codes(&mut self, node: &Node) -> Result<(), PassError> {
+        let (codes, params) = self.codes[&node.inputs[0]].clone();
+        if let QuantRule::Clamp { low, high } = node.op.quant_rule() {
+            let mut p = CodeParams::new([params.clone()], params.clone(), Vec::new());
+            p.output = clamped(&params, low, high);
+            p.arithmetic = self.options.profile.arithmetic("Identity");
+            let name = self.from.value(node.outputs[0]).name.clone();
+            let made = self.add(node, &node.name, integer(identity(), p), &[codes], &[name])?;
+            self.codes.insert(node.outputs[0], (made[0], params));
+            return Ok(());
+        }
+        let mut inputs = vec![codes];
+        for v in &node.inputs[1..] {
+            inputs.push(self.number(*v)?);
+        }
+        let Some(op) = for_codes(node, &params, &inputs, &self.to) else {
+            return self.in_numbers(node, "it takes no codes of this type".to_owned());
+        };
+        let names: Vec<String> = node.outputs.iter().map(|v| self.from.value(*v).name.clone()).collect();
+        let made = self.add(node, &node.name, op, &inputs, &names)?;
+        for (old, new) in node.outputs.iter().zip(made) {
+            // Indices beside them are numbers.
+            if self.from.value(*old).ty.dtype == DType::F32 {
+                self.codes.insert(*old, (new, params.clone()));
+            } else {
+                self.numbers.insert(*old, new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Inputs requantized to the parameters of the output, then moved.
+    fn concat(&mut self, node: &Node) -> Result<(), PassError> {
+        for end in self.ends(node) {
+            let mut inputs = Vec::new();
+            for v in &node.inputs {
+                let (codes, old) = self.codes[v].clone();
+                let name = self.from.value(*v).name.clone();
+                inputs.push(if same_codes(&old, &end.params) {
+                    codes
+                } else {
+                    self.requantize(node, &name, codes, old, &end.params)?
+                });
+            }
+            let name = self.from.value(node.outputs[0]).name.clone();
+            let made = self.add(node, &node.name, Arc::clone(&node.op), &inputs, &[name])?[0];
+            let params = end.params.clone();
+            let made = match end.clamp {
+                None => made,
+                Some((low, high)) => {
+                    let mut p = CodeParams::new([params.clone()], params.clone(), Vec::new());
+                    p.output = clamped(&params, low, high);
+                    p.arithmetic = self.options.profile.arithmetic("Identity");
+                    let name = format!("{}/clamped", node.name);
+                    self.add(node, &name, integer(identity(), p), &[made], std::slice::from_ref(&name))?[0]
+                }
+            };
+            self.codes.insert(end.value, (made, params));
+            self.absorbed.extend(end.nodes);
+        }
+        Ok(())
+    }
+
+    /// A node in f32, as it is.
+    fn in_numbers(&mut self, node: &Node, reason: String) -> Result<(), PassError> {
+        let on_codes = node.inputs.iter().any(|v| self.codes.contains_key(v));
+        let floats =
+            node.inputs.iter().chain(&node.outputs).any(|v| self.from.value(*v).ty.dtype == DType::F32);
+        let constant = node.inputs.iter().all(|v| self.from.value(*v).constant.is_some());
+        if floats && !constant {
+            let reason = if on_codes { reason } else { format!("{reason}; nothing before it is quantized") };
+            self.islands.push(FloatIsland { node: node.name.clone(), op: node.op.def().name, reason });
+        }
+        let inputs = node.inputs.iter().map(|v| self.number(*v)).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<String> = node.outputs.iter().map(|v| self.from.value(*v).name.clone()).collect();
+        let made = self.add(node, &node.name, Arc::clone(&node.op), &inputs, &names)?;
+        self.numbers.extend(node.outputs.iter().copied().zip(made));
+        Ok(())
+    }
+
+    /// The chains that begin with a node, each made where its last node is.
+    fn start(&mut self, i: usize) -> Result<(), PassError> {
+        let coded = |v: &ValueId| self.codes.get(v).map(|(_, p)| p.clone());
+        for chain in chain(&self.from, &self.users, i, &coded, &self.options.preserve) {
+            self.absorbed.extend(chain.members.iter().copied());
+            if chain.last == i {
+                self.emit(&chain)?;
+            } else {
+                self.pending.entry(chain.last).or_default().push(chain);
+            }
+        }
+        Ok(())
+    }
+
+    /// The operator on codes of a chain.
+    fn emit(&mut self, chain: &Chain) -> Result<(), PassError> {
+        let node = self.from.nodes()[chain.first].clone();
+        let arithmetic = self.options.profile.arithmetic(node.op.def().name);
+        let gemm = matches!(node.op.quant_rule(), QuantRule::Gemm { .. });
+        let mut inputs = Vec::new();
+        let mut of_inputs = Vec::new();
+        let count = if gemm { 2 } else { node.inputs.len() };
+        for v in &node.inputs[..count] {
+            if let Some((codes, params)) = self.codes.get(v).cloned() {
+                inputs.push(codes);
+                of_inputs.push(Some(params));
+            } else {
+                inputs.push(self.number(*v)?);
+                of_inputs.push(None);
+            }
+        }
+        let mut params = CodeParams {
+            inputs: of_inputs,
+            output: match &chain.end {
+                None => CodeOutput::Real,
+                Some(end) => match end.clamp {
+                    Some((low, high)) => clamped(&end.params, low, high),
+                    None => CodeOutput::codes(end.params.clone()),
+                },
+            },
+            internals: self.internals.get(&node.id).cloned().unwrap_or_default(),
+            addend: None,
+            bound: 0,
+            arithmetic,
+        };
+        if gemm {
+            self.bias(&node, chain, &mut params, &mut inputs)?;
+        }
+        if let Some(addend) = chain.addend {
+            let (codes, p) = self.codes[&addend].clone();
+            inputs.push(codes);
+            params.addend = Some(p);
+        }
+        let tail = chain.end.as_ref().map_or(chain.output, |e| e.tensor);
+        let name = self.from.value(tail).name.clone();
+        let made = self.add(&node, &node.name, integer(Arc::clone(&node.op), params), &inputs, &[name])?[0];
+        match &chain.end {
+            None => {
+                self.numbers.insert(chain.output, made);
+            }
+            Some(end) => {
+                self.codes.insert(end.value, (made, end.params.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_form(node: &Node) -> String {
+    format!("{} has no integer form here", node.op.def().name)
+}
+
+/// Whether codes mean the same under both.
+fn same_codes(a: &QParams, b: &QParams) -> bool {
+    a.dtype() == b.dtype()
+        && a.scales() == b.scales()
+        && a.zero_points() == b.zero_points()
+        && a.axis() == b.axis()
+}
+
+/// Codes between those of two numbers.
+fn clamped(params: &QParams, low: f32, high: f32) -> CodeOutput {
+    let (least, most) = params.codes();
+    let step = params.step(0);
+    let (low, high) = (step.quantize(low).max(least), step.quantize(high).min(most));
+    CodeOutput::Codes { params: params.clone(), low: low.min(high), high }
+}
+
+/// Codes of a constant.
+fn constant_codes(tensor: &Tensor, params: &QParams) -> Result<Tensor, OpError> {
+    let numbers = tensor.as_f32().ok_or(OpError::DType { input: 0, expected: "f32", got: tensor.dtype() })?;
+    let inner: usize = params.axis().map_or(1, |a| tensor.shape()[a + 1..].iter().product());
+    let n = params.scales().len();
+    let steps: Vec<_> = (0..n).map(|i| params.step(i)).collect();
+    let code = |(i, x): (usize, &f32)| steps[i / inner.max(1) % n].quantize(*x);
+    let codes: Vec<i32> = numbers.iter().enumerate().map(code).collect();
+    let made = Tensor::from_codes(params.dtype(), tensor.shape(), &codes);
+    made.ok_or(OpError::Parameters { what: "constant", index: 0 })
+}
+
+/// An operator that passes codes through, for codes of these parameters.
+fn for_codes(node: &Node, params: &QParams, inputs: &[ValueId], to: &Graph) -> Option<Arc<dyn Op>> {
+    let types: Vec<_> = inputs.iter().map(|v| to.value(*v).ty.clone()).collect();
+    let mut op = Arc::clone(&node.op);
+    if node.op.def().name == "Pad" || node.op.def().name == "Resize" {
+        // What lies outside is a number in their attributes.
+        let mut attrs = node.op.attrs();
+        for (_, v) in attrs.0.iter_mut().filter(|(k, _)| k == "value" || k == "extrapolation_value") {
+            if let AttrValue::Float(x) = *v {
+                *v = AttrValue::Int(params.step(0).quantize(x).into());
+            }
+        }
+        op = crate::ops::build(node.op.def().name, attrs, &types).ok()?;
+    }
+    op.infer(&types).is_ok().then_some(op)
+}

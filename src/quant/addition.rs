@@ -1,0 +1,148 @@
+//! Sums of two tensors of codes, as targets form them.
+
+use super::{Factor, Multiplier, Requantize, Rounding, Step};
+
+/// Bits by which codes are shifted before they come to a common scale.
+const LEFT: i32 = 20;
+
+/// Codes of `a + b` from codes of both.
+#[derive(Clone, Debug)]
+pub struct Addition {
+    a: Step,
+    b: Step,
+    y: Step,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// Both operands times the multiplier of s / (2 * the larger s), the sum times that of 2 * the larger s / s_y, all
+    /// exact, one rounding.
+    Fixed { by: [Multiplier; 2], to_y: Multiplier, rounding: Rounding },
+    /// The same after a shift by 20 bits, with the roundings of `TFLite`'s multiplication at each step.
+    Doubling { by: [Factor; 2], to_y: Factor },
+    /// f32((a * (s_a / s_y)) + (b * (s_b / s_y))).
+    Float { by: [f32; 2] },
+}
+
+impl Addition {
+    /// Of operands with these steps. `None` where the mode is a shift and scales are no powers of two.
+    pub fn new(mode: Requantize, a: Step, b: Step, y: Step) -> Option<Addition> {
+        let largest = a.scale().max(b.scale());
+        let real = |s: &Step| f64::from(s.scale()) / (2.0 * f64::from(largest));
+        let out = 2.0 * f64::from(largest) / f64::from(y.scale());
+        let form = match mode {
+            Requantize::Fixed => Form::Fixed {
+                by: [Multiplier::new(real(&a)), Multiplier::new(real(&b))],
+                to_y: Multiplier::new(out),
+                rounding: y.rounding(),
+            },
+            Requantize::DoublingAway | Requantize::DoublingUp => {
+                let up = mode == Requantize::DoublingUp;
+                Form::Doubling {
+                    by: [&a, &b].map(|s| Factor::Doubling(Multiplier::new(real(s)), up)),
+                    to_y: Factor::Doubling(Multiplier::new(out * libm::ldexp(1.0, -LEFT)), up),
+                }
+            }
+            Requantize::Float => Form::Float { by: [a.scale() / y.scale(), b.scale() / y.scale()] },
+            Requantize::Shift => {
+                // Powers of two are exact as multipliers, too.
+                for s in [&a, &b, &y] {
+                    Factor::new(mode, y.rounding(), [s.scale(), 1.0], 1.0)?;
+                }
+                Form::Fixed {
+                    by: [Multiplier::new(real(&a)), Multiplier::new(real(&b))],
+                    to_y: Multiplier::new(out),
+                    rounding: y.rounding(),
+                }
+            }
+        };
+        Some(Addition { a, b, y, form })
+    }
+
+    /// The code of the sum of what two codes stand for.
+    #[inline]
+    pub fn apply(&self, a: i32, b: i32) -> i32 {
+        let (a, b) = (self.a.steps(a), self.b.steps(b));
+        match self.form {
+            Form::Fixed { by: [m, n], to_y, rounding } => {
+                let (p, q) = (i128::from(a) * i128::from(m.m), i128::from(b) * i128::from(n.m));
+                self.y.place(aligned(p, m.shift, q, n.shift, to_y, rounding))
+            }
+            Form::Doubling { by: [m, n], to_y } => {
+                self.y.place(to_y.apply(m.apply(a << LEFT) + n.apply(b << LEFT)))
+            }
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                reason = "codes are exact; saturates far beyond every code"
+            )]
+            Form::Float { by: [m, n] } => {
+                self.y.place((a as f32 * m + b as f32 * n).round_ties_even() as i64)
+            }
+        }
+    }
+}
+
+/// `(p / 2^i + q / 2^j) * to_y`, rounded once.
+fn aligned(p: i128, i: i32, q: i128, j: i32, to_y: Multiplier, rounding: Rounding) -> i64 {
+    // The operand of the larger scale has the smaller shift; p and q have at most 48 bits.
+    const ROOM: i32 = 46;
+    let (coarse, fine, by, shift) = if i <= j { (p, q, j - i, i) } else { (q, p, i - j, j) };
+    let aligned = if by <= ROOM {
+        (coarse << by) + fine
+    } else {
+        // What is below the last bit matters only in that it is there.
+        let down = (by - ROOM).min(120);
+        let rest = fine - ((fine >> down) << down);
+        (coarse << ROOM) + ((fine >> down) | i128::from(rest != 0))
+    };
+    to_y.apply(aligned, shift + by.min(ROOM), rounding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::sample::Rng;
+    use crate::quant::QParams;
+    use crate::tensor::DType;
+
+    fn step(dtype: DType, scale: f32, zero: i32) -> Step {
+        QParams::per_tensor(dtype, scale, zero).unwrap().step(0)
+    }
+
+    /// Within half a step of the real sum, and 2^-29 of it for the multipliers.
+    #[test]
+    fn a_sum_is_within_half_a_step() {
+        let mut rng = Rng::new(6);
+        for round in 0..60 {
+            let scale = |rng: &mut Rng| rng.float(-9.0, 3.0).exp2();
+            let (a, b) = (step(DType::I8, scale(&mut rng), -5), step(DType::U8, scale(&mut rng), 30));
+            let y = step(DType::I16, a.scale().max(b.scale()) * rng.float(0.05, 2.0), 3);
+            let sum = Addition::new(Requantize::Fixed, a, b, y).unwrap();
+            for p in -128..128 {
+                for q in 0..256 {
+                    let real = |s: &Step, c: i32| s.steps(c) as f64 * f64::from(s.scale());
+                    let exact = (real(&a, p) + real(&b, q)) / f64::from(y.scale()) + 3.0;
+                    let got = f64::from(sum.apply(p, q));
+                    let exact = exact.clamp(-32768.0, 32767.0);
+                    assert!((got - exact).abs() <= 0.5 + 1e-5, "{round}: {p} {q}: {got} {exact}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scales_far_apart_are_rounded_once() {
+        let y = step(DType::I8, 1.0, 0);
+        // 2.5 and a little more or less: halves to even unless the other operand tips them.
+        for exponent in [-20, -60, -95] {
+            let (a, b) = (step(DType::I8, 0.5, 0), step(DType::I8, libm::ldexpf(1.0, exponent), 0));
+            let sum = Addition::new(Requantize::Fixed, a, b, y).unwrap();
+            assert_eq!([-1, 0, 1].map(|q| sum.apply(5, q)), [2, 2, 3], "{exponent}");
+            assert_eq!([-1, 0, 1].map(|q| sum.apply(-5, q)), [-3, -2, -2], "{exponent}");
+            let other = Addition::new(Requantize::Fixed, b, a, y).unwrap();
+            assert_eq!([-1, 0, 1].map(|q| other.apply(q, 5)), [2, 2, 3], "{exponent}");
+        }
+    }
+}
