@@ -13,6 +13,7 @@ mod subjects;
 use samebit::analysis::calibrate::{fill, watched};
 use samebit::analysis::moving::Moving;
 use samebit::analysis::statistics::Statistics;
+use samebit::data::fingerprint::SampleSum;
 use samebit::data::shards::{Provenance, Shard};
 use samebit::data::{Dataset, Loader, LoaderOptions, write_npy};
 use samebit::exec::Engine;
@@ -146,7 +147,7 @@ fn finding(graph: &Graph, values: &[ValueId], engine: &mut Engine, inputs: &[Ten
     write_npy(&file, &inputs[0]).expect("writes");
     let data = Dataset::open(&file).expect("opens");
     let provenance = Provenance::new(Vec::new(), &data, []).expect("hashes");
-    let mut statistics = Statistics::new(provenance, Shard::WHOLE.into(), []);
+    let mut statistics = Statistics::new(provenance, Shard::WHOLE.into(), SampleSum::default(), []);
     let names: Vec<String> = values.iter().map(|v| engine.graph().value(*v).name.clone()).collect();
     statistics.tensors =
         names.into_iter().zip(engine.summaries().expect("collected").iter().cloned()).collect();

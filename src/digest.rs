@@ -23,6 +23,12 @@ impl Digest {
     pub fn finish(self) -> String {
         self.0.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
+
+    /// The hash as numbers.
+    pub fn words(self) -> [u64; 4] {
+        let bytes: [u8; 32] = self.0.finalize().into();
+        std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|k| bytes[8 * i + k])))
+    }
 }
 
 #[cfg(test)]

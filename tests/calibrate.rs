@@ -119,6 +119,17 @@ fn a_range_that_cuts_the_data_is_an_error_of_check() {
     let findings = v["findings"].as_array().expect("a list");
     let cut = |f: &Value| f["rule"] == "fixed-range" && f["severity"] == "error";
     assert!(findings.iter().any(cut), "{findings:?}");
+    let rows = |section: &str| v["sections"][section].as_array().expect("a list").clone();
+    for row in rows("input_dtypes").iter().chain(&rows("output_dtypes")) {
+        assert!(row["operator"].is_string() && row["f32"].is_u64() && row["i16"].is_u64(), "{row}");
+    }
+    let quantized = rows("outputs").into_iter().filter(|r| r["observer"].is_string()).collect::<Vec<_>>();
+    assert!(!quantized.is_empty() && quantized.iter().all(|r| r["scale"].is_f64()), "{quantized:?}");
+    for row in rows("weights") {
+        let [n, axis, low, high] =
+            ["scales", "axis", "least scale", "greatest scale"].map(|k| row[k].as_f64());
+        assert!(n > Some(1.0) && axis.is_some() && low > Some(0.0) && high >= low, "{row}");
+    }
     assert!(v["dispatches"].is_number() && v["cpu_ops"].is_array(), "{v}");
 }
 
@@ -162,6 +173,7 @@ fn statistics_do_not_depend_on_batch_shards_or_grouping() {
         assert_eq!(merged, want, "{of} shards have the bytes of one run");
         order.rotate_left(of / 2);
         assert_eq!(bytes(&merge(&order, "again").0), merged, "{of} shards in another order");
+        refused(&["merge", text(&all), "--scorer", "true", "-o", text(&all)], &["statistics", "--scorer"]);
         if of == 5 {
             let (a, _) = merge(&[&shards[3], &shards[1]], "a");
             let (b, _) = merge(&[&shards[4], &shards[0], &shards[2]], "b");

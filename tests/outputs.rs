@@ -151,6 +151,60 @@ fn files_that_are_read_again_are_no_pipes() {
 }
 
 #[test]
+fn a_minus_is_standard_output_for_every_file_and_no_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let d = dir.path();
+    let (graph, file) = (d.join("g"), d.join("file"));
+    let calibrate = ["calibrate", MODEL, "--data", DATA, "--limit", "20"];
+    json(0, &[&calibrate[..], &["-o", text(&graph)]].concat());
+    let g = text(&graph);
+    for args in [
+        vec!["import", MODEL],
+        vec!["save-onnx", g],
+        vec!["save-ranges", g, "--form", "aimet"],
+        calibrate.to_vec(),
+    ] {
+        json(0, &[&args[..], &["-o", text(&file)]].concat());
+        let run = |stdout: Stdio| {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_samebit"));
+            let child = child.args(&args).args(["-o", "-", "--device", "cpu"]).current_dir(d);
+            child
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("runs")
+                .wait_with_output()
+                .expect("ends")
+        };
+        let o = run(Stdio::piped());
+        let said = String::from_utf8_lossy(&o.stderr).into_owned();
+        assert_eq!(o.status.code(), Some(0), "{args:?}: {said}");
+        assert!(o.stdout == bytes(&file), "{args:?}: not the bytes of the file");
+        assert!(said.contains("standard output") || args[0] == "calibrate", "{args:?}: {said}");
+        if cfg!(target_os = "linux") && args[0] != "save-ranges" {
+            let terminal =
+                std::fs::OpenOptions::new().read(true).write(true).open("/dev/ptmx").expect("opens");
+            let o = run(terminal.into());
+            let said = String::from_utf8_lossy(&o.stderr).into_owned();
+            assert!(o.status.code() == Some(2) && said.contains("is a terminal"), "{args:?}: {said}");
+        }
+    }
+    let x = d.join("x.npy");
+    write_npy(&x, &Tensor::from_f32([1, 1, 8, 8], vec![1.0; 64])).expect("writes");
+    for args in [
+        vec!["check", MODEL, "--out"],
+        vec!["profile", MODEL, "--data", DATA, "--out"],
+        vec!["run", MODEL, "--input", text(&x), "--dump"],
+        vec!["quickstart", "--out"],
+    ] {
+        let o = command(&[&args[..], &["-"]].concat()).current_dir(d).output().expect("runs");
+        let said = String::from_utf8_lossy(&o.stderr);
+        assert!(o.status.code() == Some(2) && said.contains("give a folder"), "{args:?}: {said}");
+    }
+    assert!(!d.join("-").exists());
+}
+
+#[test]
 fn a_model_that_is_no_file_is_refused_at_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let (fifo, out) = (dir.path().join("fifo"), dir.path().join("g"));

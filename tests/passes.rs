@@ -6,7 +6,7 @@ use samebit::graph::{Graph, Stage};
 use samebit::ops::{by_name, fake_quant};
 use samebit::passes::config::{Code, Preset, QuantConfig, RoleName, Rule};
 use samebit::passes::fuse::{Reason, groups};
-use samebit::passes::prepare::{calibration_graph, prepare};
+use samebit::passes::prepare::{calibration_graph, prepare, prepare_model};
 use samebit::quant::{Origin, QParams, Quantizer, Role, Spec};
 use samebit::tensor::DType;
 
@@ -103,6 +103,68 @@ fn an_addition_behind_a_clamp_is_no_part_of_the_group() {
         quantizers(&p.graph),
         ["r i8 activation", "s i8 activation", "w i8 weight", "w.folded i8 weight", "x i8 input"]
     );
+}
+
+#[test]
+fn a_rule_about_what_was_fused_away_is_told_where_it_went() {
+    let of = |rule: Rule| {
+        let e =
+            prepare_model(&residual(false), &QuantConfig::default().with(rule)).expect_err("nothing matches");
+        e.to_string()
+    };
+    let op =
+        |op: &str| of(Rule { op: Some(op.into()), activation: Some(Code(DType::I16)), ..Rule::default() });
+    let e = op("BatchNormalization");
+    assert!(
+        e.contains("matches nothing") && !e.contains("near") && e.contains("taken in by conv (Conv)"),
+        "{e}"
+    );
+    assert!(of(rule("bn", DType::I16)).contains("taken in by conv (Conv)"), "{}", of(rule("bn", DType::I16)));
+    // What a name may have been meant for, in the model as it was written.
+    assert!(op("BatchNormalisation").contains("near: BatchNormalization"), "{}", op("BatchNormalisation"));
+    assert!(!op("Softmax").contains("taken in"), "{}", op("Softmax"));
+    // The last node of a group is there, and has no say.
+    let relu = Rule { op: Some("Relu".into()), activation: Some(Code(DType::I16)), ..Rule::default() };
+    let (_, p) = prepare_model(&residual(false), &QuantConfig::default().with(relu)).expect("prepares");
+    assert_eq!((p.forced.len(), p.forced[0].node.as_str()), (1, "relu (Relu)"));
+    assert!(p.forced[0].reason.contains("name conv (Conv)"), "{}", p.forced[0].reason);
+}
+
+#[test]
+fn a_normalisation_behind_a_clamp_is_a_finding() {
+    let model = |taker: &str| {
+        graph(&format!(
+            "graph \"late\" float
+input v0 \"x\" f32[N,2,3,3]
+const v1 \"w\" f32[2,2,1,1] [1.0, 2.0, 3.0, 4.0]
+const v2 \"one\" f32[2] [1.0, 1.0]
+%0 \"conv\" Conv(v0, v1) {{kernel_shape = [1, 1], strides = [1, 1], dilations = [1, 1], pads = [0, 0, 0, 0], group = 1}} -> v3 \"c\" f32[N,2,3,3]
+%1 \"relu\" Relu(v3) -> v4 \"r\" f32[N,2,3,3]
+%2 \"bn\" BatchNormalization(v4, v2, v2, v2, v2) {{epsilon = 1.0}} -> v5 \"b\" f32[N,2,3,3]
+%3 \"add\" Add(v5, {taker}) -> v6 \"s\" f32[N,2,3,3]
+%4 \"conv2\" Conv(v6, v1) {{kernel_shape = [1, 1], strides = [1, 1], dilations = [1, 1], pads = [0, 0, 0, 0], group = 1}} -> v7 \"y\" f32[N,2,3,3]
+output v7
+"
+        ))
+    };
+    // Whether something else takes the clamp's output, too, or not.
+    for taker in ["v0", "v4"] {
+        let (_, p) = prepare_model(&model(taker), &QuantConfig::default()).expect("prepares");
+        let late: Vec<_> = p.unfused.iter().filter(|u| u.reason == Reason::Order).collect();
+        assert_eq!(late.len(), 1, "{taker}: {:?}", p.unfused);
+        let nodes: Vec<u32> = late[0].nodes.iter().map(|id| id.0).collect();
+        assert_eq!(nodes, [0, 1, 2]);
+        let report = check(&p.graph, Known { unfused: &p.unfused, ..Known::default() });
+        let found: Vec<&Finding> =
+            report.findings.iter().filter(|f| f.rule == "float-normalisation").collect();
+        assert_eq!(
+            (found.len(), found[0].severity, found[0].node.as_str()),
+            (1, Severity::Warning, "bn (BatchNormalization)")
+        );
+        for part in ["runs in float", "conv (Conv) + relu (Relu)", "order", "Mul and Add"] {
+            assert!(found[0].message.contains(part), "{part}: {}", found[0].message);
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,11 @@
 
 mod support;
 
+use samebit::data::write_npy;
+use samebit::graph::file;
+use samebit::graph::text::parse;
+use samebit::ops::by_name;
+use samebit::tensor::Tensor;
 use serde_json::{Value, json as value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -203,6 +208,69 @@ fn scales_and_ranges_of_rules_are_fixed() {
     );
     let stem = &q["stem_relu/quantizer"];
     assert_eq!((&stem["scale"], &stem["origin"]), (&value!([0.015625]), &"fixed".into()));
+}
+
+#[test]
+fn ranges_that_tell_nothing_are_warned_of() {
+    let dir = Folder::new();
+    let warned = |file: Value| {
+        let (path, out) = (dir.write("r.json", &file), dir.path("z.g"));
+        let v = json(0, &["calibrate", MODEL, "--data", CALIB, "--ranges", text(&path), "-o", text(&out)]);
+        (
+            quantizers(&v)["image/quantizer"]["scale"][0].as_f64(),
+            v["warnings"].as_array().expect("a list").clone(),
+        )
+    };
+    let one = |w: &[Value], part: &str| w.len() == 1 && w[0].as_str().is_some_and(|w| w.contains(part));
+    let (scale, w) = warned(value!({ "image": [0, 0] }));
+    assert!(
+        scale == Some(1.0) && one(&w, "--ranges: image: its range in the file is zero: scale 1"),
+        "{w:?}"
+    );
+    let (scale, w) = warned(value!({ "image": [5, 5] }));
+    assert!(scale != Some(1.0) && one(&w, "the number 5.0 alone"), "{w:?}");
+    assert_eq!(warned(value!({ "image": [0, 1] })).1, Vec::<Value>::new());
+}
+
+#[test]
+fn what_an_operator_bounds_keeps_its_scale() {
+    let dir = Folder::new();
+    let model = "graph \"attention\" float
+input v0 \"x\" f32[N,3,4]
+const v1 \"w\" f32[4,4] [1.0, 0.5, -0.25, 0.1, 0.2, 1.0, 0.0, 0.3, 0.0, -0.5, 1.0, 0.0, 0.3, 0.1, 0.2, 1.0]
+%0 \"turn\" Transpose(v0) {perm = [0, 2, 1]} -> v2 \"t\" f32[N,4,3]
+%1 \"scores\" MatMul(v0, v2) -> v3 \"s\" f32[N,3,3]
+%2 \"softmax\" Softmax(v3) {axis = -1, to_end = 0} -> v4 \"p\" f32[N,3,3]
+%3 \"mixed\" MatMul(v4, v0) -> v5 \"a\" f32[N,3,4]
+%4 \"last\" MatMul(v5, v1) -> v6 \"y\" f32[N,3,4]
+output v6
+";
+    let graph = parse(model, by_name, &BTreeMap::default()).unwrap_or_else(|e| panic!("{e}"));
+    let (g, x, out) = (dir.path("m.g"), dir.path("x.npy"), dir.path("out.g"));
+    file::save(&graph, &g).expect("saves");
+    write_npy(&x, &Tensor::from_f32([2, 3, 4], (0..24).map(|i| i as f32 / 8.0).collect())).expect("writes");
+    let args = ["calibrate", text(&g), "--data", text(&x), "-o", text(&out)];
+    let before = quantizers(&json(0, &args));
+    let ranges = dir.write("r.json", &value!({ "p": [0, 0.5], "s": [-4, 4], "softmax/exp": [0, 0.25] }));
+    let v = json(0, &[&args[..], &["--ranges", text(&ranges)]].concat());
+    let after = quantizers(&v);
+    let taps: Vec<&String> = before.keys().filter(|n| before[*n]["role"] == "tap").collect();
+    assert!(taps.len() >= 4, "{taps:?}");
+    for name in taps {
+        let same = after[name]["scale"] == before[name]["scale"];
+        // Scores are as large as the data makes them.
+        assert_eq!(same, name.as_str() != "s/quantizer", "{name}: {}", after[name]);
+    }
+    let warnings: Vec<&str> =
+        v["warnings"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    for name in ["p", "softmax/exp"] {
+        let said = |w: &&str| w.starts_with(&format!("--ranges: {name}: keeps scale")) && w.contains("fixes");
+        assert!(warnings.iter().any(said), "{name}: {warnings:?}");
+    }
+    // What is written is read again without a word.
+    let (path, _, _) = dir.save(&out, "aimet");
+    let again = json(0, &[&args[..], &["--ranges", text(&path)]].concat());
+    assert_eq!(again["warnings"], value!([]));
 }
 
 #[test]

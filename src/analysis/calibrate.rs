@@ -4,7 +4,8 @@ mod numbers;
 
 use super::checkpoint::{self, Saving};
 use super::moving::Moving;
-use super::statistics::Statistics;
+use super::statistics::{Skipped, Statistics};
+use crate::data::fingerprint::SampleSum;
 use crate::data::shards::{Provenance, Shard};
 use crate::data::{BoundDataset, DataError, Dataset, Loader, LoaderOptions};
 use crate::error::Error;
@@ -64,12 +65,14 @@ impl Observed {
         let provenance = Provenance {
             models: Vec::new(),
             preprocessing: String::new(),
-            samples: String::new(),
-            contents: String::new(),
+            sequence: None,
             count: 0,
             options: BTreeMap::new(),
         };
-        Observed::new(Statistics::new(provenance, Shard::WHOLE.into(), []), Moving::default())
+        Observed::new(
+            Statistics::new(provenance, Shard::WHOLE.into(), SampleSum::default(), []),
+            Moving::default(),
+        )
     }
 
     fn new(statistics: Statistics, moving: Moving) -> Observed {
@@ -137,12 +140,12 @@ pub fn observe(
     values.extend(inside);
     let names: Vec<String> = values.iter().map(|v| graph.value(*v).name.clone()).collect();
     let shard = options.shard.unwrap_or(Shard::WHOLE);
-    let fresh = Statistics::new(provenance, shard.into(), names.iter().cloned());
+    let mine = data.shard(shard);
+    let fresh = Statistics::new(provenance, shard.into(), SampleSum::of(&mine)?, names.iter().cloned());
     let mut stats = match &options.stats {
         Some(path) => open(path, options.resume, fresh)?,
         None => fresh,
     };
-    let mine = data.shard(shard);
     let before = stats.done;
     let rest = mine.skip(before);
     let bound = bind(graph, &rest)?;
@@ -201,7 +204,10 @@ pub fn observe(
         }
         stats.done = before + loader.frames() + loader.skipped().len();
         let seen = stats.skipped.len() - skips_before;
-        stats.skipped.extend(checkpoint::new_skips(loader.skipped(), seen, shard, before));
+        let new = &loader.skipped()[seen..];
+        stats
+            .skipped
+            .extend(new.iter().map(|s| Skipped { sample: s.sample.clone(), reason: s.reason.clone() }));
         progress(stats.done);
         if batch.is_none() || (path.is_some() && saving.is_due()) {
             for (name, summary) in names.iter().zip(engine.summaries()?) {
@@ -235,6 +241,11 @@ fn open(path: &Path, resume: bool, fresh: Statistics) -> Result<Statistics, Erro
     checkpoint::check(path, "calibration", "--stats", [&fresh.provenance, &stats.provenance])?;
     if stats.shards != fresh.shards || !stats.tensors.keys().eq(fresh.tensors.keys()) {
         return Err(wrong("holds another shard or other tensors".into()).help("give another --stats").into());
+    }
+    // What a finished file says of the samples, and more than the others' sequence does.
+    if stats.samples != fresh.samples {
+        let what = "belongs to another calibration: the names, labels or contents of its samples are others";
+        return Err(wrong(what.into()).help("give another --stats").into());
     }
     Ok(stats)
 }

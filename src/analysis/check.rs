@@ -9,6 +9,7 @@ use crate::passes::fuse::Unfused;
 use crate::passes::prepare::Forced;
 use crate::quant::{Quantizer, Range};
 use std::collections::HashMap;
+use std::fmt;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +56,61 @@ pub struct Section {
     /// Names of the columns.
     pub header: Vec<&'static str>,
     /// Rows.
-    pub rows: Vec<Vec<String>>,
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// What a table holds at a place.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// A name, a type, a reason.
+    Text(String),
+    /// How many, or which.
+    Count(usize),
+    /// A scale.
+    Number(f32),
+    /// Nothing that there would be a name or number for.
+    Empty,
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell::Text(text)
+    }
+}
+
+impl From<usize> for Cell {
+    fn from(count: usize) -> Cell {
+        Cell::Count(count)
+    }
+}
+
+impl From<f32> for Cell {
+    fn from(number: f32) -> Cell {
+        Cell::Number(number)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(maybe: Option<T>) -> Cell {
+        maybe.map_or(Cell::Empty, Into::into)
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cell::Text(text) => f.write_str(text),
+            Cell::Count(n) => write!(f, "{n}"),
+            Cell::Number(x) => write!(f, "{x:?}"),
+            Cell::Empty => f.write_str("-"),
+        }
+    }
 }
 
 /// The report.
@@ -101,6 +156,7 @@ pub fn check(graph: &Graph, known: Known) -> Report {
     c.parts(&mut findings);
     c.steep(&mut findings);
     c.fixed_ranges(&mut findings);
+    c.float_normalisations(&mut findings);
     findings::states(graph, known.finished, &mut findings);
     for f in known.forced {
         findings.push(Finding {

@@ -1,7 +1,7 @@
 //! Files that keep the state of long work, so that it goes on where it was killed.
 
-use crate::data::shards::{Provenance, Shard};
-use crate::data::{DataError, Skip};
+use crate::data::DataError;
+use crate::data::shards::Provenance;
 use crate::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -52,15 +52,4 @@ pub(super) fn check(path: &Path, work: &str, flag: &str, [now, then]: [&Provenan
     };
     now.check(then).map_err(other)?;
     Ok(())
-}
-
-/// The samples that a loader skipped, of which `known` are known already, in the data set's numbering. The loader began at the
-/// shard's sample `from`.
-pub(super) fn new_skips(
-    skipped: &[Skip],
-    known: usize,
-    shard: Shard,
-    from: usize,
-) -> impl Iterator<Item = Skip> {
-    skipped[known..].iter().map(move |s| Skip { position: shard.position(from + s.position), ..s.clone() })
 }

@@ -11,3 +11,4 @@ pub mod profile;
 pub mod ranges;
 mod running;
 pub mod statistics;
+pub mod verify;

@@ -1,11 +1,13 @@
 //! The statistics file: summaries of a float graph's tensors over a data set, or over shards of it.
 //!
 //! A table (see [`crate::data::columns`]) with one row a tensor. Equal frames give equal bytes, whatever batch, order,
-//! shards and device they came through.
+//! shards and device they came through. Only a file that is unfinished, or lacks shards, knows the order of the samples:
+//! what is left to do depends on it.
 
 use crate::data::columns::{ColumnType, Table, Writer};
+use crate::data::fingerprint::SampleSum;
 use crate::data::shards::{Provenance, Shard, ShardSet};
-use crate::data::{DataError, Element, Skip};
+use crate::data::{DataError, Element};
 use crate::error::Error;
 use crate::observers::{ExactSum, HISTOGRAM, Parts, Summary};
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 const KIND: &str = "statistics";
 
 /// Version of the contents, raised when readers of the old one would misread the new one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,10 +26,21 @@ struct Header {
     version: u32,
     provenance: Provenance,
     shards: ShardSet,
+    #[serde(default)]
+    samples: SampleSum,
     /// Samples of the shards that were run or skipped.
     done: usize,
-    skipped: Vec<Skip>,
+    skipped: Vec<Skipped>,
     tensors: Vec<String>,
+}
+
+/// A sample that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub sample: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Summaries by tensor, and what they are of.
@@ -37,10 +50,12 @@ pub struct Statistics {
     pub provenance: Provenance,
     /// Which parts of the data set are in them.
     pub shards: ShardSet,
+    /// What tells all samples of these parts from others.
+    pub samples: SampleSum,
     /// Samples of these parts that were run or skipped.
     pub done: usize,
     /// Samples that could not be read.
-    pub skipped: Vec<Skip>,
+    pub skipped: Vec<Skipped>,
     /// Summaries by the tensor's name.
     pub tensors: BTreeMap<String, Summary>,
 }
@@ -56,13 +71,18 @@ fn columns() -> [ColumnType; 4] {
 
 impl Statistics {
     /// Of nothing yet.
-    pub fn new(provenance: Provenance, shards: ShardSet, tensors: impl IntoIterator<Item = String>) -> Self {
+    pub fn new(
+        provenance: Provenance,
+        shards: ShardSet,
+        samples: SampleSum,
+        tensors: impl IntoIterator<Item = String>,
+    ) -> Self {
         let tensors = tensors.into_iter().map(|name| (name, Summary::new())).collect();
-        Statistics { provenance, shards, done: 0, skipped: Vec::new(), tensors }
+        Statistics { provenance, shards, samples, done: 0, skipped: Vec::new(), tensors }
     }
 
     /// Samples that its shards have.
-    pub fn samples(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shards.samples(self.provenance.count)
     }
 
@@ -78,14 +98,18 @@ impl Statistics {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut skipped = self.skipped.clone();
         skipped.sort();
-        // All shards of a data set are the data set.
-        let whole = self.shards.is_complete() && self.done == self.samples();
-        let shards = if whole { Shard::WHOLE.into() } else { self.shards.clone() };
+        let (mut provenance, mut shards) = (self.provenance.clone(), self.shards.clone());
+        // All shards of a data set are the data set, in whatever order they were run.
+        if self.shards.is_complete() && self.done == self.count() {
+            shards = Shard::WHOLE.into();
+            provenance.sequence = None;
+        }
         let header = Header {
             kind: KIND.to_owned(),
             version: VERSION,
-            provenance: self.provenance.clone(),
+            provenance,
             shards,
+            samples: self.samples,
             done: self.done,
             skipped,
             tensors: self.tensors.keys().cloned().collect(),
@@ -156,9 +180,9 @@ impl Statistics {
                 tensors.insert(name.clone(), summary);
             }
         }
-        let Header { provenance, shards, done, skipped, .. } = header;
-        let out = Statistics { provenance, shards, done, skipped, tensors };
-        if out.done > out.samples() || out.skipped.len() > out.done || out.tensors.len() != n {
+        let Header { provenance, shards, samples, done, skipped, .. } = header;
+        let out = Statistics { provenance, shards, samples, done, skipped, tensors };
+        if out.done > out.count() || out.skipped.len() > out.done || out.tensors.len() != n {
             return Err(damaged("it does not hold as many samples as it says".into()));
         }
         Ok(out)
@@ -174,6 +198,7 @@ impl Statistics {
             return Err("its tensors are others".into());
         }
         self.shards.join(&other.shards)?;
+        self.samples = self.samples.plus(other.samples);
         self.done += other.done;
         self.skipped.extend(other.skipped.iter().cloned());
         for (a, b) in self.tensors.values_mut().zip(other.tensors.values()) {
@@ -184,8 +209,8 @@ impl Statistics {
 
     /// Why these statistics cannot be used yet: shards that are missing, or unfinished.
     pub fn missing(&self) -> Option<String> {
-        if self.done < self.samples() {
-            return Some(format!("{} of {} samples are in it; --resume goes on", self.done, self.samples()));
+        if self.done < self.count() {
+            return Some(format!("{} of {} samples are in it; --resume goes on", self.done, self.count()));
         }
         (!self.shards.is_complete())
             .then(|| format!("shards {} are missing; `samebit merge` joins them", self.shards.missing_text()))
@@ -200,8 +225,8 @@ pub fn merge(paths: &[PathBuf], out: &Path) -> Result<Statistics, Error> {
     let mut whole: Option<(Statistics, &PathBuf)> = None;
     for path in paths {
         let part = Statistics::load(path)?;
-        if part.done < part.samples() {
-            let what = format!("is unfinished: {} of {} samples", part.done, part.samples());
+        if part.done < part.count() {
+            let what = format!("is unfinished: {} of {} samples", part.done, part.count());
             return Err(DataError::new(path, what).help("`calibrate --resume` goes on with it").into());
         }
         match &mut whole {

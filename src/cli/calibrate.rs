@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::model::CutArgs;
+use super::output::{save_graph, shown};
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{Observed, PassOptions, QuantizerReport, fill, is_constant, observe};
 use crate::analysis::ranges::{Applied, Ranges};
@@ -10,10 +11,10 @@ use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::graph::{Graph, NodeId, Stage, file};
+use crate::graph::{Graph, NodeId, Stage};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
-use crate::passes::prepare::{Prepared, calibration_graph, prepare, recalibration};
+use crate::passes::prepare::{Prepared, prepare_model, recalibration};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -63,7 +64,7 @@ pub(super) struct CalibrateArgs {
     /// Frames that cannot be read do not make the exit code 1
     #[arg(long)]
     allow_skips: bool,
-    /// Graph file to write
+    /// Graph file to write; - is standard output
     #[arg(short, long, value_name = "FILE", required_unless_present = "shard")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -77,7 +78,7 @@ impl CalibrateArgs {
         let given = [&self.config, &self.data, &self.from_stats, &self.ranges];
         let files =
             given.into_iter().flatten().fold(Files::default().reads(&self.model), |f, path| f.reads(path));
-        files.keeps("--stats", self.stats.as_deref()).writes("-o", self.output.as_deref())
+        files.keeps("--stats", self.stats.as_deref()).writes_binary("-o", self.output.as_deref())
     }
 }
 
@@ -90,9 +91,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
     let loaded = args.cut.load_one(&args.model)?;
     let mut applied = Applied::default();
     let (graph, prepared) = if loaded.stage == Stage::Float {
-        let graph = calibration_graph(loaded.clone()).map_err(|e| about(args, &e))?;
         // Rules that match nothing are seen before the data is run.
-        let mut prepared = prepare(&graph, &config).map_err(|e| about(args, &e))?;
+        let (graph, mut prepared) = prepare_model(&loaded, &config).map_err(|e| about(args, &e))?;
         if let (Some(given), Some(path)) = (&given, &args.ranges) {
             let done = given.apply(&mut prepared.graph, &loaded);
             applied = done.map_err(|e| Error::Usage(format!("{}: {e}", path.display())))?;
@@ -131,8 +131,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
         return Err(Error::Usage("no frame could be read: there is nothing to calibrate on".into()));
     }
     let calibrated = fill(&prepared, &statistics.tensors, &observed.moving)?;
-    file::save(&calibrated.graph, output)
-        .map_err(|source| Error::Save { path: output.clone(), source: Box::new(source) })?;
+    save_graph(&calibrated.graph, output)?;
     let warnings = warnings(&observed, &calibrated.quantizers, &applied);
     if !args.common.quiet {
         print(args, &prepared, &calibrated.quantizers, statistics);
@@ -256,7 +255,8 @@ fn warnings(observed: &Observed, quantizers: &[QuantizerReport], applied: &Appli
     let nothing =
         "nothing is quantized: no operator has an integer form here, or rules keep all of them in float";
     let nothing = quantizers.is_empty().then(|| nothing.to_owned());
-    observed.warnings.iter().cloned().chain(nothing).chain(own).chain(idle).collect()
+    let given = applied.warnings.iter().map(|w| format!("--ranges: {w}"));
+    observed.warnings.iter().cloned().chain(nothing).chain(own).chain(idle).chain(given).collect()
 }
 
 /// Refuses quantizers whose scale nothing gives.
@@ -333,7 +333,7 @@ fn print(args: &CalibrateArgs, prepared: &Prepared, quantizers: &[QuantizerRepor
         .collect();
     show::line(&show::table(&header, &rows, 4));
     let weights = quantizers.len() - rows.len();
-    let out = args.output.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    let out = args.output.as_ref().map(|p| shown(p).display().to_string()).unwrap_or_default();
     show::line(&format!(
         "{out}: {} quantizers of activations, {weights} of constants, from {} frames; state validation",
         rows.len(),

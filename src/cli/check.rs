@@ -3,16 +3,16 @@
 use super::calibrate::skipped;
 use super::files::Files;
 use super::model::CutArgs;
-use super::{Common, Outcome, show};
+use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{Observed, PassOptions, fill, observe};
-use crate::analysis::check::{Known, Report, Severity, check};
+use crate::analysis::check::{Cell, Known, Report, Severity, check};
 use crate::atomic::write_atomic;
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::gpu::Device;
 use crate::graph::{Graph, Stage, text};
 use crate::passes::config::QuantConfig;
-use crate::passes::prepare::{calibration_graph, prepare};
+use crate::passes::prepare::prepare_model;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -52,7 +52,12 @@ pub(super) struct CheckArgs {
 impl CheckArgs {
     pub(super) fn files(&self) -> Files<'_> {
         let given = [&self.config, &self.data, &self.from_stats];
-        given.into_iter().flatten().fold(Files::default().reads(&self.model), |files, path| files.reads(path))
+        given
+            .into_iter()
+            .flatten()
+            .fold(Files::default().fills("--out", self.out.as_deref()).reads(&self.model), |files, path| {
+                files.reads(path)
+            })
     }
 }
 
@@ -65,8 +70,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome, Error> {
     };
     let (mut device, mut observed) = (None, None);
     let (graph, report) = if loaded.stage == Stage::Float {
-        let float = calibration_graph(loaded).map_err(|e| about(&e))?;
-        let prepared = prepare(&float, &config).map_err(|e| about(&e))?;
+        let (float, prepared) = prepare_model(&loaded, &config).map_err(|e| about(&e))?;
         observed = match (&args.from_stats, &args.data) {
             (Some(path), _) => Some(Observed::from_file(path, &float)?),
             (None, Some(path)) => Some(pass(args, &config, &float, path, &mut device)?),
@@ -148,14 +152,15 @@ fn pass(
     observe(graph, &device, &data, &options, |done| progress.set(done))
 }
 
-fn rows(header: &[&str], rows: &[Vec<String>]) -> Value {
-    let row = |r: &Vec<String>| -> Value {
-        header
-            .iter()
-            .zip(r)
-            .map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str())))
-            .collect::<Map<_, _>>()
-            .into()
+fn rows(header: &[&str], rows: &[Vec<Cell>]) -> Value {
+    let cell = |c: &Cell| match c {
+        Cell::Text(text) => text.as_str().into(),
+        Cell::Count(n) => (*n).into(),
+        Cell::Number(x) => number(f64::from(*x)),
+        Cell::Empty => Value::Null,
+    };
+    let row = |r: &Vec<Cell>| -> Value {
+        header.iter().zip(r).map(|(k, v)| ((*k).to_owned(), cell(v))).collect::<Map<_, _>>().into()
     };
     rows.iter().map(row).collect()
 }
@@ -180,8 +185,10 @@ fn text_of(graph: &Graph, report: &Report, assumed: Option<&str>) -> String {
             let _ = writeln!(out, "  none\n");
             continue;
         }
+        let rows: Vec<Vec<String>> =
+            s.rows.iter().map(|r| r.iter().map(ToString::to_string).collect()).collect();
         let header: Vec<String> = s.header.iter().map(|h| (*h).to_owned()).collect();
-        let _ = writeln!(out, "{}\n", show::table(&header, &s.rows, s.header.len()));
+        let _ = writeln!(out, "{}\n", show::table(&header, &rows, s.header.len()));
     }
     let _ = writeln!(out, "8. The graph\n{}", text::print(graph));
     let _ = writeln!(out, "{}", findings_text(report, assumed));

@@ -1,9 +1,9 @@
 //! `samebit convert`: operators on codes in place of quantizers.
 
 use super::files::Files;
-use super::{Common, Outcome, show};
+use super::{Common, Outcome, output, show};
 use crate::error::Error;
-use crate::graph::{Graph, NodeId, file};
+use crate::graph::{Graph, NodeId};
 use crate::model;
 use crate::onnx::ImportOptions;
 use crate::passes::convert::{ConvertOptions, Converted, convert};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct ConvertArgs {
     /// Calibrated graph file, or an ONNX model with quantizers
     model: PathBuf,
-    /// Graph file to write
+    /// Graph file to write; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Whose arithmetic it has: a profile that comes with the engine, or a TOML file of one
@@ -68,8 +68,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Outcome, Error> {
         ConvertOptions { profile: profile(&args.target)?, preserve: preserved(&graph, &args.preserve)? };
     let wrong = |e| Error::Usage(format!("{}: {e}", args.model.display()));
     let converted = convert(&graph, &options).map_err(wrong)?;
-    file::save(&converted.graph, &args.output)
-        .map_err(|source| Error::Save { path: args.output.clone(), source: Box::new(source) })?;
+    output::save_graph(&converted.graph, &args.output)?;
     if !args.common.quiet {
         report(args, &converted);
     }
@@ -84,7 +83,7 @@ fn report(args: &ConvertArgs, c: &Converted) {
     let (on_codes, islands) = (integer_ops(&c.graph), c.islands.len());
     show::line(&format!(
         "{}: {} nodes, {on_codes} operators on codes, {islands} in f32",
-        args.output.display(),
+        output::shown(&args.output).display(),
         c.graph.nodes().len()
     ));
     for island in &c.islands {

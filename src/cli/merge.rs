@@ -12,13 +12,14 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct MergeArgs {
-    /// Partial results of disjoint shards, in any order; results of `merge` are such, too
+    /// Partial results (`eval --partial`) or statistics (`calibrate --stats`) of disjoint shards, in any order; results of
+    /// `merge` are such, too
     #[arg(required = true)]
     partial: Vec<PathBuf>,
     /// File to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Score the outputs with this command, in place of the one that `eval` was given
+    /// Score the outputs with this command, in place of the one that `eval` was given; for partial results alone
     #[arg(long, value_name = "CMD")]
     scorer: Option<String>,
     /// Frames that could not be read do not make the exit code 1
@@ -72,6 +73,12 @@ pub(super) fn run(args: &MergeArgs) -> Result<Outcome, Error> {
 
 /// Joins statistics of calibration.
 fn statistics(args: &MergeArgs) -> Result<Outcome, Error> {
+    if args.scorer.is_some() {
+        let first = args.partial[0].display();
+        return Err(Error::Usage(format!(
+            "{first}: holds statistics, which --scorer cannot score: leave it out"
+        )));
+    }
     let all = statistics::merge(&args.partial, &args.output)?;
     let (set, frames) = (&all.shards, all.frames());
     let out = args.output.display();

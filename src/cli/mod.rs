@@ -10,6 +10,7 @@ mod import;
 mod memory;
 mod merge;
 mod model;
+mod output;
 mod print;
 mod profile;
 mod quickstart;
@@ -17,11 +18,13 @@ mod run;
 mod save_onnx;
 mod save_ranges;
 mod show;
+mod verify;
 
 use crate::error::Error;
 use crate::gpu::Choice;
 use clap::{Args, Parser, Subcommand};
 use files::Files;
+use output::is_stdout;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,8 +58,8 @@ struct Common {
 enum Command {
     /// List adapters, drivers, features and limits, and what `auto` would take
     Devices(devices::DevicesArgs),
-    /// Turn an ONNX model into a graph file
-    Import(import::ImportArgs),
+    /// Turn an ONNX model of operator sets 9 to 21 into a graph file
+    Import(model::ConversionArgs),
     /// Print a model as text with stable ids
     Print(print::PrintArgs),
     /// Find the scales of a model's quantizers on a data set
@@ -69,14 +72,18 @@ enum Command {
     Profile(profile::ProfileArgs),
     /// Measure models on a data set, side by side
     Eval(eval::EvalArgs),
-    /// Join the partial results of `eval --shard`, and print their figures when no shard is missing
+    /// Join the partial results of `eval --shard`, and print their figures when no shard is missing, or the statistics of
+    /// `calibrate --shard`
     Merge(merge::MergeArgs),
     /// Run a model once and write its outputs
     Run(run::RunArgs),
-    /// Write a graph as an ONNX model, quantizers as QuantizeLinear and DequantizeLinear
-    SaveOnnx(save_onnx::SaveOnnxArgs),
-    /// Write the scales of a graph as JSON for ONNX Runtime's quantizer or AIMET; `calibrate --ranges` reads them
+    /// Write a graph, float or with calibrated quantizers, as an ONNX model of operator set 21, quantizers as
+    /// QuantizeLinear and DequantizeLinear
+    SaveOnnx(model::ConversionArgs),
+    /// Write the scales of a calibrated graph, or of an ONNX model with quantizers, as JSON for ONNX Runtime's quantizer or AIMET; `calibrate --ranges` reads them
     SaveRanges(save_ranges::SaveRangesArgs),
+    /// Compare the codes of two artefacts, of one on two devices, or of one and what another runtime dumped
+    Verify(verify::VerifyArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -134,9 +141,10 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
+        Command::Verify(a) => start(&a.common, a.files(), || verify::run(&a)),
         Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
-        Command::SaveRanges(a) => start(&a.common, a.files(), || save_ranges::run(&a)),
-        Command::Quickstart(a) => start(&a.common, Files::default(), || quickstart::run(&a)),
+        Command::SaveRanges(a) => start(&a.io.common, a.files(), || save_ranges::run(&a)),
+        Command::Quickstart(a) => start(&a.common, a.files(), || quickstart::run(&a)),
     }
 }
 
@@ -146,13 +154,14 @@ fn start(
     files: Files<'_>,
     f: impl FnOnce() -> Result<Outcome, Error>,
 ) -> (Option<PathBuf>, Result<Outcome, Error>) {
-    if common.json.as_deref() == Some(Path::new("-")) {
+    let files = files.writes("--json", common.json.as_deref());
+    if files.take_stdout() {
         show::results_to_stderr();
     }
     // Before hours of work, not after them.
-    match files.writes("--json", common.json.as_deref()).check() {
+    match files.check() {
         Ok(()) => (common.json.clone(), with_threads(common, f)),
-        Err(e) => (common.json.clone().filter(|path| path == Path::new("-")), Err(e)),
+        Err(e) => (common.json.clone().filter(|path| is_stdout(path)), Err(e)),
     }
 }
 
@@ -173,18 +182,7 @@ fn with_threads(common: &Common, f: impl FnOnce() -> Result<Outcome, Error>) -> 
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).expect("a JSON value prints") + "\n";
-    if path == Path::new("-") {
-        use std::io::Write;
-        let mut out = std::io::stdout();
-        return match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            // A closed pipe (`| head`) is the reader's choice, not an error.
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Error::Io { path: "standard output".into(), source: e })
-            }
-            _ => Ok(()),
-        };
-    }
-    crate::error::write_file(path, text.as_bytes())
+    output::save_bytes(text.as_bytes(), path)
 }
 
 /// A number for JSON: infinities and NaN are texts.

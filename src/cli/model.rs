@@ -1,5 +1,7 @@
 //! What every command that takes a MODEL has in common.
 
+use super::Common;
+use super::files::Files;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::model;
@@ -20,6 +22,32 @@ pub(super) struct CutArgs {
     /// Shape of an input whose dimensions the model leaves open: image=Nx3x224x224, N is the batch
     #[arg(long, value_name = "NAME=DxDx..")]
     shape: Vec<String>,
+}
+
+/// A model that is turned into another file.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ConversionArgs {
+    /// Model to read: ONNX or, except by `import`, a graph file
+    pub(super) model: PathBuf,
+    /// File to write; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) cut: CutArgs,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+impl ConversionArgs {
+    /// Its files, of which the one that is written is binary.
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().reads(&self.model).writes_binary("-o", Some(&self.output))
+    }
+
+    /// Loads the model.
+    pub(super) fn load(&self) -> Result<Graph, Error> {
+        self.cut.load_one(&self.model)
+    }
 }
 
 impl CutArgs {

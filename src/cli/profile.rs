@@ -40,7 +40,7 @@ const COLUMNS: [&str; 11] =
 
 impl ProfileArgs {
     pub(super) fn files(&self) -> Files<'_> {
-        Files::default().reads(&self.model).reads(&self.data)
+        Files::default().reads(&self.model).reads(&self.data).fills("--out", self.out.as_deref())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `samebit quickstart`: the pipeline on the bundled model and data.
 
+use super::files::Files;
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{PassOptions, fill, observe};
 use crate::analysis::eval::{Candidate, EvalOptions, eval};
@@ -10,7 +11,7 @@ use crate::graph::{Graph, file};
 use crate::onnx::{ImportOptions, load_model};
 use crate::passes::PassError;
 use crate::passes::config::QuantConfig;
-use crate::passes::prepare::{calibration_graph, prepare};
+use crate::passes::prepare::prepare_model;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,12 @@ pub(super) struct QuickstartArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl QuickstartArgs {
+    pub(super) fn files(&self) -> Files<'_> {
+        Files::default().fills("--out", self.out.as_deref())
+    }
 }
 
 pub(super) fn run(args: &QuickstartArgs) -> Result<Outcome, Error> {
@@ -66,7 +73,7 @@ pub(super) fn run(args: &QuickstartArgs) -> Result<Outcome, Error> {
     let file_path = dir.join("digits.float.samebit");
     save(&graph, &file_path)?;
     let quantized = dir.join("digits.fake-quant.samebit");
-    let mut dispatches = calibrate(graph, &device, dir, &quantized)?;
+    let mut dispatches = calibrate(&graph, &device, dir, &quantized)?;
 
     // The model as imported and as read back from its graph file, on the device; and on the CPU where that is another.
     let mut stages =
@@ -127,10 +134,9 @@ pub(super) fn run(args: &QuickstartArgs) -> Result<Outcome, Error> {
 }
 
 /// Calibrates a float graph on the bundled calibration data, and saves it. Gives the dispatches that it took.
-fn calibrate(graph: Graph, device: &Device, dir: &Path, to: &Path) -> Result<u64, Error> {
+fn calibrate(graph: &Graph, device: &Device, dir: &Path, to: &Path) -> Result<u64, Error> {
     let about = |e: PassError| Error::Pass { path: dir.join("digits.onnx"), source: Box::new(e) };
-    let graph = calibration_graph(graph).map_err(about)?;
-    let prepared = prepare(&graph, &QuantConfig::default()).map_err(about)?;
+    let (graph, prepared) = prepare_model(graph, &QuantConfig::default()).map_err(about)?;
     let data = Dataset::open(&dir.join("calib.toml"))?;
     let observed = observe(&graph, device, &data, &PassOptions::default(), |_| ())?;
     let calibrated = fill(&prepared, &observed.statistics.tensors, &observed.moving)?;

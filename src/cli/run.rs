@@ -66,14 +66,15 @@ impl RunArgs {
     pub(super) fn files(&self) -> Files<'_> {
         let file =
             |text: &'_ String| PathBuf::from(text.split_once('=').map_or(text.as_str(), |(_, file)| file));
-        self.input.iter().fold(Files::default().reads(&self.model), |f, text| f.reads(&file(text)))
+        let files = Files::default().reads(&self.model).fills("--dump", self.dump.as_deref());
+        self.input.iter().fold(files, |f, text| f.reads(&file(text)))
     }
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     let graph = args.cut.load_one(&args.model)?;
     refuse_unfit(&args.model.display().to_string(), &graph)?;
-    let inputs = read_inputs(args, &graph)?;
+    let inputs = read_inputs(&args.input, args.layout == InputLayout::Nhwc, &graph)?;
     let wanted = wanted(args, &graph)?;
     let device = Device::open(&args.common.device)?;
     let names: Vec<String> = wanted.iter().map(|v| graph.value(*v).name.clone()).collect();
@@ -134,13 +135,14 @@ fn nans(engine: &mut Engine, counts: Vec<NanCount>, inputs: &[Tensor]) -> Result
     Ok(Nans::of_run(engine, counts, inputs, &samples, &mut Vec::new())?)
 }
 
-fn read_inputs(args: &RunArgs, graph: &Graph) -> Result<Vec<Tensor>, Error> {
+/// The inputs of a graph from texts such as `NAME=FILE`.
+pub(super) fn read_inputs(texts: &[String], nhwc: bool, graph: &Graph) -> Result<Vec<Tensor>, Error> {
     let list = || {
         let all = graph.inputs.iter().map(|v| format!("{} {}", graph.value(*v).name, graph.value(*v).ty));
         all.collect::<Vec<_>>().join(", ")
     };
     let mut found: Vec<Option<Tensor>> = vec![None; graph.inputs.len()];
-    for text in &args.input {
+    for text in texts {
         let named = graph
             .inputs
             .iter()
@@ -152,7 +154,6 @@ fn read_inputs(args: &RunArgs, graph: &Graph) -> Result<Vec<Tensor>, Error> {
                 return Err(Error::Usage(format!("--input {text}: the model's inputs are {}", list())));
             }
         };
-        let nhwc = args.layout == InputLayout::Nhwc;
         let t = read_input(file.as_ref(), &graph.value(graph.inputs[i]).ty, nhwc)?;
         if found[i].replace(t).is_some() {
             return Err(Error::Usage(format!("--input {text}: given twice")));

@@ -1,8 +1,8 @@
 //! `samebit save-ranges`: the scales of a graph's quantizers as JSON for other tools.
 
 use super::files::Files;
-use super::model::CutArgs;
-use super::{Common, Outcome, show, write_json};
+use super::model::ConversionArgs;
+use super::{Outcome, output, show, write_json};
 use crate::analysis::calibrate::refuse_unfit;
 use crate::analysis::ranges::{FORMS, Form, write};
 use crate::error::Error;
@@ -10,22 +10,14 @@ use crate::graph::Stage;
 use clap::Args;
 use clap::builder::PossibleValue;
 use serde_json::json;
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct SaveRangesArgs {
-    /// Model with scales: a calibrated graph file, or an ONNX model with quantizers
-    model: PathBuf,
-    /// JSON file to write; - is standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    pub(super) io: ConversionArgs,
     /// Whose form it has
     #[arg(long, value_parser = forms())]
     form: String,
-    #[command(flatten)]
-    cut: CutArgs,
-    #[command(flatten)]
-    pub(super) common: Common,
 }
 
 fn forms() -> clap::builder::PossibleValuesParser {
@@ -34,13 +26,14 @@ fn forms() -> clap::builder::PossibleValuesParser {
 
 impl SaveRangesArgs {
     pub(super) fn files(&self) -> Files<'_> {
-        Files::default().reads(&self.model).writes("-o", Some(&self.output))
+        Files::default().reads(&self.io.model).writes("-o", Some(&self.io.output))
     }
 }
 
 pub(super) fn run(args: &SaveRangesArgs) -> Result<Outcome, Error> {
-    let model = args.model.display().to_string();
-    let graph = args.cut.load_one(&args.model)?;
+    let io = &args.io;
+    let model = io.model.display().to_string();
+    let graph = io.load()?;
     if graph.stage == Stage::Float {
         return Err(Error::Usage(format!(
             "{model}: has no quantizers: `samebit calibrate` makes a graph that has"
@@ -49,9 +42,10 @@ pub(super) fn run(args: &SaveRangesArgs) -> Result<Outcome, Error> {
     refuse_unfit(&model, &graph)?;
     let form: &Form = FORMS.iter().find(|f| f.name == args.form).expect("clap knows the forms");
     let written = write(&graph, form);
-    write_json(&args.output, &written.file)?;
-    let shown = args.output.display();
-    if !args.common.quiet {
+    write_json(&io.output, &written.file)?;
+    let shown = output::shown(&io.output);
+    let shown = shown.display();
+    if !io.common.quiet {
         show::remark(&format!("{shown}: the scales of {} tensors, {}", written.tensors, form.about));
         let mut reasons: Vec<&str> = written.left_out.iter().map(|l| l.reason).collect();
         reasons.sort_unstable();

@@ -2,6 +2,7 @@
 
 use super::DataError;
 use super::element::Element;
+use super::fingerprint::places;
 use super::npy::Header;
 use super::npz::Inflated;
 use crate::digest::Digest;
@@ -15,10 +16,8 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of rows that are brought to C order at a time, for arrays in Fortran order.
 const BAND: usize = 16 << 20;
 
-/// Elements of a file that are hashed to tell it from others: all of a small one, as many blocks of this size of a
-/// larger one.
-const BLOCK: usize = 4096;
-const BLOCKS: u64 = 1024;
+/// Places of a file that are hashed to tell it from others, see [`places`].
+const PLACES: u64 = 1024;
 
 /// Where the elements are.
 #[derive(Debug)]
@@ -188,21 +187,44 @@ impl Array {
             (_, checksum) => return Ok(format!("{len} {checksum:?}")),
         };
         let mut digest = Digest::new();
-        let mut block = [0; BLOCK];
-        let blocks = len.div_ceil(BLOCK as u64).min(BLOCKS);
-        for i in 0..blocks {
-            let last = len.saturating_sub(BLOCK as u64);
-            let at = if blocks < BLOCKS {
-                i * BLOCK as u64
-            } else {
-                (u128::from(last) * u128::from(i) / u128::from(BLOCKS - 1)) as u64
-            };
-            let n = usize::try_from(len - at).unwrap_or(BLOCK).min(BLOCK);
-            read_exact_at(file, &mut block[..n], first + at)
+        let mut block = Vec::new();
+        for (at, n) in places(len, PLACES) {
+            block.resize(n, 0);
+            read_exact_at(file, &mut block, first + at)
                 .map_err(|e| DataError::io(&self.path, "cannot read", &e))?;
-            digest.part(&block[..n]);
+            digest.part(&block);
         }
         Ok(format!("{len} {}", digest.finish()))
+    }
+
+    /// Whether a row's elements lie together.
+    pub(super) fn is_c_order(&self) -> bool {
+        self.header.is_c_order()
+    }
+
+    /// Adds some places of a row.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub(super) fn digest_row(&self, row: usize, most: u64, digest: &mut Digest) -> Result<(), DataError> {
+        let elements = element_count(self.header.shape.get(1..).unwrap_or_default());
+        let len = elements.and_then(|n| n.checked_mul(self.header.element.size_bytes()));
+        let len = len.ok_or_else(|| DataError::new(&self.path, "its rows are too large"))? as u64;
+        if !self.is_c_order() {
+            let bytes = self.bytes_of(row..row + 1)?;
+            places(len, most).for_each(|(at, n)| digest.part(&bytes[at as usize..at as usize + n]));
+            return Ok(());
+        }
+        let begin = row as u64 * len;
+        let (file, first) = self.file(begin + len)?;
+        let mut block = Vec::new();
+        for (at, n) in places(len, most) {
+            block.resize(n, 0);
+            read_exact_at(file, &mut block, first + begin + at)
+                .map_err(|e| DataError::io(&self.path, "cannot read", &e))?;
+            digest.part(&block);
+        }
+        Ok(())
     }
 
     /// Rows of `row` bytes of an array in Fortran order. Few rows are read with those that follow, as the next to be

@@ -8,6 +8,7 @@ pub mod config;
 mod dataset;
 pub mod dump;
 mod element;
+pub mod fingerprint;
 mod loader;
 pub mod metrics;
 mod npy;

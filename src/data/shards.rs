@@ -123,6 +123,16 @@ impl ShardSet {
     }
 }
 
+/// The samples of a data set, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// Hash of the samples' names and labels.
+    pub samples: String,
+    /// Hash of what tells the stored samples from others: up to 1024 blocks of an npy array, the checksum of an array in
+    /// an archive, the sizes of files.
+    pub contents: String,
+}
+
 /// What a file about a data set was made from; only files with equal ones can be joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -130,11 +140,9 @@ pub struct Provenance {
     pub models: Vec<String>,
     /// Hash of the sources' kinds and of what is done to a sample.
     pub preprocessing: String,
-    /// Hash of the samples' names and labels.
-    pub samples: String,
-    /// Hash of what tells the stored samples from others: up to 1024 blocks of an npy array, the checksum of an array in
-    /// an archive, the sizes of files.
-    pub contents: String,
+    /// What the samples are, in order. Shards of another order hold other samples; a finished file may do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
     /// Number of samples of the whole data set.
     pub count: usize,
     /// Options that change what is in the file.
@@ -158,8 +166,7 @@ impl Provenance {
         Ok(Provenance {
             models,
             preprocessing: preprocessing(&data.inputs),
-            samples: samples(data)?,
-            contents: contents.finish(),
+            sequence: Some(Sequence { samples: samples(data)?, contents: contents.finish() }),
             count: data.len(),
             options: options.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
         })
@@ -179,13 +186,14 @@ impl Provenance {
         if self.count != other.count {
             return Err(format!("its data set has {} samples, here are {}", other.count, self.count));
         }
-        if self.samples != other.samples {
+        let sequences = self.sequence.as_ref().zip(other.sequence.as_ref());
+        if sequences.is_some_and(|(a, b)| a.samples != b.samples) {
             return Err("the names or labels of its samples are others".into());
         }
         if self.preprocessing != other.preprocessing {
             return Err("its samples are stored or prepared in another way ([[input]])".into());
         }
-        if self.contents != other.contents {
+        if sequences.is_some_and(|(a, b)| a.contents != b.contents) {
             return Err("its samples have the same names, but other contents".into());
         }
         if self.options != other.options {
@@ -204,13 +212,12 @@ impl Provenance {
 fn preprocessing(inputs: &[Input]) -> String {
     let mut d = Digest::new();
     for input in inputs {
-        // Folders are left out: they differ between machines.
+        // Folders and files are left out: they differ between machines.
         let source = match &input.source {
             Source::Images { color, .. } => format!("images {color:?}"),
             Source::Raw { element, shape, layout, .. } => format!("raw {element:?} {shape:?} {layout:?}"),
             Source::Rows { array, layout } => {
-                let name = array.path().file_name().unwrap_or_default();
-                format!("rows {name:?} {:?} {:?} {layout:?}", array.element(), array.shape())
+                format!("rows {:?} {:?} {layout:?}", array.element(), array.shape())
             }
         };
         d.part(format!("{:?} {source} {:?}", input.name, input.steps));

@@ -7,7 +7,7 @@ use super::npz::only_array;
 use super::picture::Picture;
 use super::preprocess::Channels;
 use super::selection::Rows;
-use super::{DataError, Unread};
+use super::{DataError, Unread, fingerprint};
 use crate::digest::Digest;
 use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
@@ -167,6 +167,17 @@ impl Source {
                 Ok(digest.finish())
             }
             Source::Rows { array, .. } => array.fingerprint(),
+        }
+    }
+
+    /// Adds what tells a sample's contents from others: the length of a file, and up to `most` places of what is stored.
+    pub fn digest(&self, sample: usize, most: u64, digest: &mut Digest) -> Result<(), DataError> {
+        match self {
+            Source::Images { root, files, .. } | Source::Raw { root, files, .. } => {
+                fingerprint::of_file(&root.join(&files[sample]), most, digest);
+                Ok(())
+            }
+            Source::Rows { array, .. } => array.digest_row(sample, most, digest),
         }
     }
 

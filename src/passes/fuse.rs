@@ -266,10 +266,10 @@ fn is_addend(graph: &Graph, add: &Node, v: ValueId) -> bool {
 /// A normalisation behind the clamp of a group.
 fn late(graph: &Graph, users: &HashMap<ValueId, Vec<usize>>, members: &[usize]) -> Option<Unfused> {
     let v = graph.nodes()[*members.last()?].outputs.first()?;
-    let [next] = users.get(v)?.as_slice() else { return None };
-    if !is_gemm(&graph.nodes()[members[0]]) || !named(&graph.nodes()[*next], "BatchNormalization") {
+    if !is_gemm(&graph.nodes()[members[0]]) {
         return None;
     }
+    let next = users.get(v)?.iter().find(|i| named(&graph.nodes()[**i], "BatchNormalization"))?;
     let nodes = members.iter().chain(std::iter::once(next)).map(|i| graph.nodes()[*i].id).collect();
     Some(Unfused { nodes, reason: Reason::Order })
 }

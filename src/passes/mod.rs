@@ -24,12 +24,14 @@ pub enum PassError {
         wanted: &'static str,
     },
     /// A rule that touched nothing.
-    #[error("rule {index} ({rule}) matches nothing{}", if near.is_empty() { String::new() } else { format!("; near: {}", near.join(", ")) })]
+    #[error("rule {index} ({rule}) matches nothing{}{}", taken_in(fused), list("; near: ", near))]
     Unmatched {
         /// Its position, from 1.
         index: usize,
         /// What it looks for.
         rule: String,
+        /// Nodes that took in what it looks for.
+        fused: Vec<String>,
         /// Names that are near.
         near: Vec<String>,
     },
@@ -72,4 +74,18 @@ pub enum PassError {
     /// The graph breaks a rule.
     #[error(transparent)]
     Graph(#[from] GraphError),
+}
+
+fn list(title: &str, names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("{title}{}", names.join(", ")) }
+}
+
+fn taken_in(nodes: &[String]) -> String {
+    const NAMED: usize = 5;
+    let more = nodes.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    match list("; what it looks for was taken in by ", &nodes[..nodes.len().min(NAMED)]) {
+        text if text.is_empty() => text,
+        text => format!("{text}{more}: name that"),
+    }
 }

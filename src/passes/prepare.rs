@@ -68,11 +68,26 @@ pub fn calibration_graph(graph: Graph) -> Result<Graph, PassError> {
 /// # Errors
 /// Rules that match nothing or ask for what cannot be.
 pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassError> {
+    placed(graph, config, graph)
+}
+
+/// Both, for a model as it was read: [`calibration_graph`], and what [`prepare`] makes of it. Rules about nodes that are
+/// not in that graph any more are told what became of them.
+///
+/// # Errors
+/// As for the two.
+pub fn prepare_model(model: &Graph, config: &QuantConfig) -> Result<(Graph, Prepared), PassError> {
+    let graph = calibration_graph(model.clone())?;
+    let prepared = placed(&graph, config, model)?;
+    Ok((graph, prepared))
+}
+
+fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared, PassError> {
     if graph.stage != Stage::Float {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
     }
     let groups = fuse::groups(graph);
-    let mut p = Placement::new(graph, config, &groups)?;
+    let mut p = Placement::new(graph, config, &groups, model)?;
     p.place();
     let forced = p.forced();
     let mut composites = p.attentions();
@@ -182,8 +197,13 @@ struct Wanted {
 }
 
 impl<'a> Placement<'a> {
-    fn new(graph: &'a Graph, config: &'a QuantConfig, groups: &Groups) -> Result<Self, PassError> {
-        let rules = Rules::new(config, graph)?;
+    fn new(
+        graph: &'a Graph,
+        config: &'a QuantConfig,
+        groups: &Groups,
+        model: &Graph,
+    ) -> Result<Self, PassError> {
+        let rules = Rules::new(config, graph, model)?;
         let mut p = Placement {
             graph,
             config,
@@ -426,6 +446,11 @@ impl<'a> Placement<'a> {
             let reason = if self.inner.contains(v) {
                 "inside a fused group, which keeps the accumulator's precision; name the group's first node"
                     .into()
+            } else if let Some(first) = self.anchors.get(v).filter(|first| **first != i) {
+                format!(
+                    "the last of a fused group, for which its first node speaks: name {}",
+                    self.graph.nodes()[*first].label()
+                )
             } else if self.is_codes(i) {
                 "codes pass through with the type of the tensor before it".to_owned()
             } else if self.float[i] {

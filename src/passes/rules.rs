@@ -5,7 +5,7 @@ use super::config::{Kind, QuantConfig, RoleName, Rule};
 use crate::graph::{Graph, QuantRule, ValueId};
 use globset::GlobBuilder;
 use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 /// What a rule touches.
@@ -26,16 +26,17 @@ pub(super) struct Rules<'c> {
 }
 
 impl<'c> Rules<'c> {
-    /// Matches all rules.
-    pub(super) fn new(config: &'c QuantConfig, graph: &Graph) -> Result<Rules<'c>, PassError> {
+    /// Matches all rules. `model` is what the graph was made from.
+    pub(super) fn new(config: &'c QuantConfig, graph: &Graph, model: &Graph) -> Result<Rules<'c>, PassError> {
         let mut out = Rules::default();
         for (i, rule) in config.rule.iter().enumerate() {
-            let targets = targets(graph, rule, i + 1)?;
-            if targets.is_empty() {
-                let near = near(graph, rule);
-                return Err(PassError::Unmatched { index: i + 1, rule: rule.selector(), near });
+            let found = targets(graph, rule, i + 1)?;
+            if found.is_empty() {
+                let near = near(graph, model, rule);
+                let fused = taken_in(graph, model, &targets(model, rule, i + 1)?);
+                return Err(PassError::Unmatched { index: i + 1, rule: rule.selector(), fused, near });
             }
-            for (target, kind) in targets {
+            for (target, kind) in found {
                 out.first.entry(target).or_insert((rule, kind));
             }
         }
@@ -76,12 +77,33 @@ fn targets(graph: &Graph, rule: &Rule, index: usize) -> Result<Vec<(Target, Kind
     Ok(found.into_iter().map(|t| (t, Kind::Both)).collect())
 }
 
-fn near(graph: &Graph, rule: &Rule) -> Vec<String> {
-    let names: Vec<&str> = match (&rule.name, &rule.op) {
-        (Some(_), _) => graph.nodes().iter().map(|n| n.name.as_str()).collect(),
-        _ => graph.op_counts().into_keys().collect(),
-    };
+/// The nodes of a graph that compute what these nodes of the model did, found by the tensors that both have.
+fn taken_in(graph: &Graph, model: &Graph, found: &[(Target, Kind)]) -> Vec<String> {
+    let (producers, users) = (graph.producers(), model.users());
+    let values = (0..).map(ValueId).zip(graph.values());
+    let made: HashMap<&str, usize> =
+        values.filter_map(|(id, v)| Some((v.name.as_str(), *producers.get(&id)?))).collect();
+    let nodes = found.iter().filter_map(|(t, _)| if let Target::Node(i) = t { Some(*i) } else { None });
+    let (mut open, mut seen) = (nodes.collect::<Vec<_>>(), HashSet::new());
+    let mut out = BTreeSet::new();
+    while let Some(i) = open.pop() {
+        for v in &model.nodes()[i].outputs {
+            match made.get(model.value(*v).name.as_str()) {
+                Some(node) => drop(out.insert(*node)),
+                None => open.extend(users.get(v).into_iter().flatten().filter(|i| seen.insert(**i))),
+            }
+        }
+    }
+    out.into_iter().map(|i| graph.nodes()[i].label()).collect()
+}
+
+fn near(graph: &Graph, model: &Graph, rule: &Rule) -> Vec<String> {
     let wanted = rule.name.as_deref().or(rule.op.as_deref()).unwrap_or_default();
+    let mut names: BTreeSet<&str> = match (&rule.name, &rule.op) {
+        (Some(_), _) => graph.nodes().iter().map(|n| n.name.as_str()).collect(),
+        _ => graph.op_counts().into_keys().chain(model.op_counts().into_keys()).collect(),
+    };
+    names.remove(wanted);
     // Reports name tensors, rules nodes.
     let tensor = rule.name.as_deref().and_then(|name| graph.find_value(name));
     let node = tensor.and_then(|v| graph.producers().get(&v).copied());

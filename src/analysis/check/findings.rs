@@ -2,7 +2,7 @@
 
 use super::{Checker, Finding, Severity};
 use crate::analysis::calibrate::clipped;
-use crate::graph::{Graph, Node, QuantRule, ValueId};
+use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId};
 use crate::observers::Summary;
 use crate::passes::fuse;
 use crate::quant::{Origin, Quantizer, Range, Role, State};
@@ -75,6 +75,36 @@ impl Checker<'_> {
                 );
                 out.push(Finding { rule: "fixed-range", severity, node: name.to_owned(), message });
             }
+        }
+    }
+
+    /// Normalisations that were not folded, in a model of which other parts are quantized.
+    pub(super) fn float_normalisations(&self, out: &mut Vec<Finding>) {
+        if self.graph.nodes().iter().all(|n| n.quantizer().is_none()) {
+            return;
+        }
+        let groups = fuse::groups(self.graph);
+        let unfused = if self.known.unfused.is_empty() { &groups.unfused } else { self.known.unfused };
+        for n in self.graph.nodes().iter().filter(|n| n.op.def().name == "BatchNormalization") {
+            let candidate = unfused.iter().find(|u| u.nodes.last() == Some(&n.id));
+            let label = |id: &NodeId| self.graph.node(*id).map_or_else(|| id.to_string(), Node::label);
+            let why = match candidate {
+                Some(u) => {
+                    let before: Vec<String> = u.nodes[..u.nodes.len() - 1].iter().map(label).collect();
+                    format!("it cannot be folded into {}: {}", before.join(" + "), u.reason.text())
+                }
+                None => {
+                    "right before it there is no product with constant weights to fold it into".to_owned()
+                }
+            };
+            out.push(Finding {
+                rule: "float-normalisation",
+                severity: Severity::Warning,
+                node: n.label(),
+                message: format!(
+                    "the normalisation runs in float: {why}; put it right behind the product, or write it as Mul and Add with a constant for each channel"
+                ),
+            });
         }
     }
 

@@ -1,6 +1,6 @@
 //! The sections of the report.
 
-use super::{Checker, Section};
+use super::{Cell, Checker, Section};
 use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId};
 use crate::passes::fuse;
 use crate::quant::{Origin, Role, State};
@@ -14,7 +14,7 @@ impl Checker<'_> {
         let label = |id| self.graph.node(id).map_or_else(|| format!("{id}"), Node::label);
         let rows = all.iter().map(|u| {
             let members: Vec<String> = u.nodes.iter().map(|id| label(*id)).collect();
-            vec![members.join(" + "), u.reason.text().to_owned()]
+            vec![members.join(" + ").into(), u.reason.text().into()]
         });
         Section {
             key: "unfused",
@@ -45,10 +45,14 @@ impl Checker<'_> {
                 && takers.len() > 1
                 && value.ty.elements().is_some_and(|d| d.fixed() > Some(1))
             {
-                rows.push(vec!["shared constant".to_owned(), value.name.clone(), takers.join(", ")]);
+                rows.push(vec![
+                    "shared constant".into(),
+                    value.name.clone().into(),
+                    takers.join(", ").into(),
+                ]);
             }
             if value.constant.is_none() && !self.users.contains_key(&id) && self.graph.inputs.contains(&id) {
-                rows.push(vec!["unused input".to_owned(), value.name.clone(), String::new()]);
+                rows.push(vec!["unused input".into(), value.name.clone().into(), Cell::Empty]);
             }
         }
         let names: BTreeSet<&str> = self.graph.nodes().iter().map(|n| n.name.as_str()).collect();
@@ -60,7 +64,7 @@ impl Checker<'_> {
                 && names.iter().any(|other| other.rsplit_once('/').is_some_and(|(s, _)| s == first))
                 && !first.is_empty()
             {
-                rows.push(vec!["module called again".to_owned(), first.to_owned(), (*name).to_owned()]);
+                rows.push(vec!["module called again".into(), first.into(), (*name).into()]);
             }
         }
         Section {
@@ -101,8 +105,8 @@ impl Checker<'_> {
         let columns = ["f32", "i4", "i8", "i16", "u4", "u8", "u16", "i32"];
         let ops: BTreeSet<&str> = counts.keys().map(|(op, _)| *op).collect();
         let rows = ops.into_iter().map(|op| {
-            let count = |t: &&str| counts.get(&(op, (*t).to_owned())).copied().unwrap_or(0).to_string();
-            std::iter::once(op.to_owned()).chain(columns.iter().map(count)).collect()
+            let count = |t: &&str| counts.get(&(op, (*t).to_owned())).copied().unwrap_or(0).into();
+            std::iter::once(op.into()).chain(columns.iter().map(count)).collect()
         });
         let (key, title) = if inputs {
             ("input_dtypes", "3. Types of inputs by operator")
@@ -123,17 +127,15 @@ impl Checker<'_> {
             let v = *n.outputs.first()?;
             let behind = self.users.get(&v).into_iter().flatten().find_map(|i| self.node(*i).quantizer());
             let inputs: Vec<&str> = n.inputs.iter().map(|v| self.dtype(*v)).collect();
-            let scale = behind.and_then(|q| q.params.as_ref()).map(|p| format!("{:?}", p.scales()[0]));
-            let axis = behind.and_then(|q| q.spec.axis).map_or("-".to_owned(), |a| a.to_string());
-            let observer = behind.map_or("-".to_owned(), |q| format!("{} ({})", q.spec.observer, q.origin));
+            let scale = behind.and_then(|q| q.params.as_ref()).map(|p| p.scales()[0]);
             Some(vec![
-                n.name.clone(),
-                n.op.def().name.to_owned(),
-                inputs.join(", "),
-                self.output_dtype(v).to_owned(),
-                axis,
-                observer,
-                scale.unwrap_or_else(|| "-".to_owned()),
+                n.name.clone().into(),
+                n.op.def().name.into(),
+                inputs.join(", ").into(),
+                self.output_dtype(v).into(),
+                behind.and_then(|q| q.spec.axis).into(),
+                behind.map(|q| format!("{} ({})", q.spec.observer, q.origin)).into(),
+                scale.into(),
             ])
         });
         Section {
@@ -151,30 +153,40 @@ impl Checker<'_> {
             let takers = self.users.get(&n.outputs[0]).into_iter().flatten();
             let takers: Vec<String> = takers.map(|i| self.node(*i).name.clone()).collect();
             let scales = q.params.as_ref().map(|p| {
-                let (low, high) =
-                    p.scales().iter().fold((f32::MAX, 0f32), |(l, h), s| (l.min(*s), h.max(*s)));
-                format!("{} scales, {low:?} to {high:?}", p.scales().len())
+                let ends = p.scales().iter().fold((f32::MAX, 0f32), |(l, h), s| (l.min(*s), h.max(*s)));
+                (p.scales().len(), ends)
             });
             rows.push(vec![
-                takers.join(", "),
-                self.name(n.inputs[0]).to_owned(),
-                q.spec.dtype.to_string(),
-                q.spec.axis.map_or("-".to_owned(), |a| a.to_string()),
-                q.spec.observer.clone(),
-                scales.unwrap_or_else(|| "-".to_owned()),
+                takers.join(", ").into(),
+                self.name(n.inputs[0]).into(),
+                q.spec.dtype.name().into(),
+                q.spec.axis.into(),
+                q.spec.observer.clone().into(),
+                scales.map(|(n, _)| n).into(),
+                scales.map(|(_, (low, _))| low).into(),
+                scales.map(|(_, (_, high))| high).into(),
             ]);
         }
         Section {
             key: "weights",
             title: "6. Weights",
-            header: vec!["layer", "weights", "dtype", "axis", "observer", "scale"],
+            header: vec![
+                "layer",
+                "weights",
+                "dtype",
+                "axis",
+                "observer",
+                "scales",
+                "least scale",
+                "greatest scale",
+            ],
             rows,
         }
     }
 
     pub(super) fn unusual(&self) -> Section {
         let mut rows = Vec::new();
-        let mut row = |name: &str, what: &str| rows.push(vec![name.to_owned(), what.to_owned()]);
+        let mut row = |name: &str, what: &str| rows.push(vec![name.into(), what.into()]);
         for n in self.graph.nodes() {
             if let Some(q) = n.quantizer() {
                 if q.origin == Origin::Fixed && q.spec.role != Role::Tap {
@@ -205,19 +217,18 @@ impl Checker<'_> {
 }
 
 /// Rows of section 5 for the tensors inside composite operators.
-pub(super) fn internals(graph: &Graph) -> impl Iterator<Item = Vec<String>> {
+pub(super) fn internals(graph: &Graph) -> impl Iterator<Item = Vec<Cell>> {
     graph.nodes().iter().filter_map(|n| {
         let q = n.quantizer()?;
         let owner = graph.node(NodeId(q.spec.owner?))?;
-        let scale = q.params.as_ref().map_or("-".to_owned(), |p| format!("{:?}", p.scales()[0]));
         Some(vec![
-            graph.value(n.inputs[0]).name.clone(),
-            format!("inside {}", owner.op.def().name),
-            "-".to_owned(),
-            q.spec.dtype.to_string(),
-            "-".to_owned(),
-            format!("{} ({})", q.spec.observer, q.origin),
-            scale,
+            graph.value(n.inputs[0]).name.clone().into(),
+            format!("inside {}", owner.op.def().name).into(),
+            Cell::Empty,
+            q.spec.dtype.name().into(),
+            Cell::Empty,
+            format!("{} ({})", q.spec.observer, q.origin).into(),
+            q.params.as_ref().map(|p| p.scales()[0]).into(),
         ])
     })
 }

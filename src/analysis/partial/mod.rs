@@ -27,7 +27,7 @@ use std::time::Duration;
 const KIND: &str = "evaluation";
 
 /// Version of the contents, raised when readers of the old one would misread the new one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const POSITION: &str = "position";
 const ID: &str = "id";

@@ -8,7 +8,7 @@ use crate::analysis::running::{Running, start};
 use crate::data::columns::{ColumnType, Table, Writer};
 use crate::data::metrics::{Agreement, FrameAgreement, Frames, TopK};
 use crate::data::shards::{Provenance, Shard};
-use crate::data::{Batch, DataError, Dataset, Element, Loader};
+use crate::data::{Batch, DataError, Dataset, Element, Loader, Skip};
 use crate::error::Error;
 use crate::gpu::Device;
 use crate::graph::file;
@@ -79,7 +79,9 @@ pub fn eval_part(
         }
         sheet.header.done = before + loader.frames() + loader.skipped().len();
         let seen = sheet.header.skipped.len() - skips_before;
-        sheet.header.skipped.extend(checkpoint::new_skips(loader.skipped(), seen, part.shard, before));
+        // In the data set's numbering; the loader began at the shard's sample `before`.
+        let place = |s: &Skip| Skip { position: part.shard.position(before + s.position), ..s.clone() };
+        sheet.header.skipped.extend(loader.skipped()[seen..].iter().map(place));
         progress(sheet.header.done);
         if batch.is_none() {
             break;

@@ -7,7 +7,7 @@ mod onnxruntime;
 use crate::graph::{Graph, ValueId};
 use crate::names;
 use crate::ops::fake_quant;
-use crate::quant::{Origin, QParams, Quantizer, Range, Scheme, State};
+use crate::quant::{Origin, QParams, Quantizer, Range, Role, Scheme, State};
 use crate::tensor::DType;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -171,6 +171,8 @@ pub struct Applied {
     pub quantizers: usize,
     /// Tensors of the file that the graph has and does not quantize.
     pub idle: Vec<String>,
+    /// What should be known of tensors that it does.
+    pub warnings: Vec<String>,
 }
 
 impl Ranges {
@@ -202,7 +204,7 @@ impl Ranges {
     pub fn apply(&self, graph: &mut Graph, loaded: &Graph) -> Result<Applied, String> {
         let mut out = Applied::default();
         let mut used: BTreeSet<&str> = BTreeSet::new();
-        let all = onnx_names(graph);
+        let (all, producers) = (onnx_names(graph), graph.producers());
         for i in 0..graph.nodes().len() {
             let node = &graph.nodes()[i];
             let Some(mut q) = node.quantizer().cloned() else { continue };
@@ -210,12 +212,22 @@ impl Ranges {
             let channels = q.spec.axis.and_then(|a| graph.value(node.inputs[0]).ty.shape.get(a)?.fixed());
             let wrong = |e: String| format!("tensor {name:?}: {e}");
             let params = given.params(&q, channels).map_err(wrong)?;
+            used.insert(name);
+            if let Some(fixed) = q.params.as_ref().filter(|_| is_bounded(graph, &producers, i)) {
+                if *fixed != params {
+                    let scale = fixed.scales()[0];
+                    out.warnings.push(format!(
+                        "{name}: keeps scale {scale:?}, which its operator fixes; what the file says of it is not taken"
+                    ));
+                }
+                continue;
+            }
+            out.warnings.extend(given.warning(q.spec.dtype).map(|w| format!("{name}: {w}")));
             q.spec.scheme = scheme(&params);
             q.spec.observer = "fixed".to_owned();
             let mut q = Quantizer::with_params(q.spec, params, Origin::Fixed);
             q.state = State::Calibration;
             graph.set_op(i, fake_quant(q));
-            used.insert(name);
             out.quantizers += 1;
         }
         let own = [loaded, graph].into_iter().flat_map(Graph::values).map(|v| v.name.clone());
@@ -228,6 +240,15 @@ impl Ranges {
         out.idle = idle.into_iter().cloned().collect();
         Ok(out)
     }
+}
+
+/// Whether the numbers of a quantizer lie where its operator bounds them, such as probabilities: the integer form computes
+/// with the scale of that bound.
+fn is_bounded(graph: &Graph, producers: &HashMap<ValueId, usize>, quantizer: usize) -> bool {
+    let node = &graph.nodes()[quantizer];
+    let Some(q) = node.quantizer().filter(|q| q.spec.role == Role::Tap) else { return false };
+    let makes = producers.get(&node.inputs[0]).map(|i| graph.nodes()[*i].op.def().name);
+    q.spec.owner.is_some() || makes == Some("Softmax")
 }
 
 fn unknown_names(unknown: &[&String], known: &BTreeSet<String>) -> String {
@@ -244,6 +265,19 @@ fn unknown_names(unknown: &[&String], known: &BTreeSet<String>) -> String {
 }
 
 impl Given {
+    /// What should be known of a range that tells nothing of the tensor.
+    fn warning(&self, dtype: DType) -> Option<String> {
+        match self {
+            Given::Range(r) if onnxruntime::is_zero(*r, dtype) => {
+                Some("its range in the file is zero: scale 1".into())
+            }
+            Given::Range(r) if r.low == r.high => {
+                Some(format!("its range in the file is the number {:?} alone", r.low))
+            }
+            _ => None,
+        }
+    }
+
     /// As parameters of a quantizer, whose axis has this many indices.
     fn params(&self, q: &Quantizer, channels: Option<usize>) -> Result<QParams, String> {
         let spec = &q.spec;

@@ -19,6 +19,13 @@ fn is(object: &Map<String, Value>) -> bool {
     !tensors.is_empty() && tensors.values().all(|t| t.get("lowest").is_some() || t.is_array())
 }
 
+/// Whether a range, with zero in it, is too narrow for any scale.
+pub(super) fn is_zero(range: Range, dtype: DType) -> bool {
+    let (low, high) = dtype.limits().unwrap_or_default();
+    let width = f64::from(range.high.max(0.0)) - f64::from(range.low.min(0.0));
+    width / (f64::from(high) - f64::from(low)) < f64::from(f32::MIN_POSITIVE)
+}
+
 /// Scale and zero point that ONNX Runtime makes of a range where neither symmetry nor a least range is asked of it.
 #[allow(clippy::cast_possible_truncation, reason = "rounds to nearest; the zero point is clamped before")]
 pub(super) fn scale(range: Range, dtype: DType) -> (f32, i32) {
@@ -26,7 +33,7 @@ pub(super) fn scale(range: Range, dtype: DType) -> (f32, i32) {
     let (low, high) = (f64::from(low), f64::from(high));
     let (min, max) = (f64::from(range.low.min(0.0)), f64::from(range.high.max(0.0)));
     let scale = (max - min) / (high - low);
-    if scale < f64::from(f32::MIN_POSITIVE) {
+    if is_zero(range, dtype) {
         return (1.0, 0);
     }
     (scale as f32, (low - min / scale).round_ties_even().clamp(low, high) as i32)
