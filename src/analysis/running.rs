@@ -1,6 +1,7 @@
 //! Models while they are being measured.
 
 use super::eval::{Candidate, EvalOptions, ModelReport};
+use super::nan::Nans;
 use crate::data::metrics::{MetricError, is_classes};
 use crate::data::{Batch, BoundDataset, Dataset, LoaderOptions};
 use crate::error::Error;
@@ -87,6 +88,10 @@ pub(super) struct Running {
     pub dispatches: u64,
     pub cpu_ops: Vec<(String, &'static str)>,
     warnings: Vec<String>,
+    /// NaN that quantizers were given.
+    pub nans: Nans,
+    /// Quantizers whose first NaN was found.
+    located: Vec<String>,
 }
 
 impl Running {
@@ -124,6 +129,8 @@ impl Running {
             dispatches: 0,
             cpu_ops: Vec::new(),
             warnings,
+            nans: Nans::default(),
+            located: Vec::new(),
         })
     }
 
@@ -147,6 +154,12 @@ impl Running {
         self.timed += batch.frames();
         self.dispatches += trace.dispatches;
         self.cpu_ops = trace.cpu_ops;
+        if !trace.nans.is_empty() {
+            let samples: Vec<(usize, String)> =
+                batch.positions.iter().copied().zip(batch.ids.iter().cloned()).collect();
+            let (engine, located) = (&mut self.engine, &mut self.located);
+            self.nans.join(&Nans::of_run(engine, trace.nans, &batch.inputs, &samples, located)?);
+        }
         let of = |(name, v): &(String, ValueId)| (name.clone(), batch.without_padding(&trace.values[v]));
         Ok(self.watched.iter().map(of).collect())
     }
@@ -171,6 +184,7 @@ impl Running {
             dispatches: self.dispatches,
             cpu_ops: self.cpu_ops.into_iter().map(|(node, why)| (node, why.to_owned())).collect(),
             warnings,
+            nans: self.nans,
         }
     }
 }

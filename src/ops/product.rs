@@ -48,6 +48,7 @@ static TILED: Kernel = crate::kernel!(
         "shared/grid.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/product.wgsl",
         "matmul.wgsl"
@@ -60,6 +61,7 @@ static BY_ROW: Kernel = crate::kernel!(
         "shared/grid.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/product.wgsl",
         "matmul_row.wgsl"

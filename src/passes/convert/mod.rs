@@ -192,7 +192,7 @@ impl<'a> Conversion<'a> {
         let mut unfit = Vec::new();
         for node in graph.nodes() {
             let Some(q) = node.quantizer() else { continue };
-            let Some(params) = q.params.as_ref().filter(|_| q.quantizes()) else {
+            let Some(params) = q.active() else {
                 unfit.push(node.name.clone());
                 continue;
             };
