@@ -184,6 +184,27 @@ impl Axis {
     }
 }
 
+/// Exact sums of one input channel per group, in f32, which holds all integers below 2^24; `None` where there are other
+/// groups or larger sums.
+pub(super) fn depthwise_sums(
+    window: &Window,
+    params: &CodeParams,
+    (x_shape, x): (&[usize], &[i32]),
+    (w_shape, w): (&[usize], &[i32]),
+    out: &[usize],
+) -> Option<Vec<i32>> {
+    if w_shape[1] != 1 || params.bound >= 1 << 24 || x_shape[1] == 0 {
+        return None;
+    }
+    #[allow(clippy::cast_precision_loss, reason = "codes of up to 17 bits are exact")]
+    let floats = |v: &[i32]| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
+    let shape = Shape { input: three(x_shape), output: three(out), axes: window.three() };
+    let mut y = vec![0.0; out.iter().product()];
+    depthwise(&shape, &floats(x), &floats(w), None, out[1] / x_shape[1], out[1], &mut y);
+    #[allow(clippy::cast_possible_truncation, reason = "integers below 2^24")]
+    Some(y.into_iter().map(|v| v as i32).collect())
+}
+
 /// The integer form of 8-bit codes where the processor has instructions for them; `None` where not, or where groups are
 /// too small for them.
 pub(super) fn of_bytes(

@@ -57,6 +57,7 @@ impl Weights {
         let mut sums = vec![0i32; channels];
         for (o, sum) in sums.iter_mut().enumerate() {
             let (tile, lane) = (o / width, o % width);
+            #[allow(clippy::needless_range_loop, reason = "one tap of all rows")]
             for tap in 0..taps {
                 for i in 0..inputs {
                     let w = at(o, tap, i);
