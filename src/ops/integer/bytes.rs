@@ -6,7 +6,7 @@
 )]
 
 use super::dense::{LANES, Weights, available};
-use super::sums::{Element, Fill, Finish};
+use super::sums::{Element, Fill, Finish, Sum};
 use crate::graph::CodeParams;
 use crate::quant::QParams;
 use crate::tensor::{Data, Tensor};
@@ -189,7 +189,8 @@ fn transpose(sums: &[i32], width: usize, run: usize, columns: &mut [[i32; PIXELS
     }
 }
 
-fn finished<T: Element>(finish: &Finish, place: Place, sums: &[i32], out: &mut [T]) {
+/// [`Element::row`], compiled for the processor.
+pub(in crate::ops) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512dq") && std::arch::is_x86_feature_detected!("avx512vl") {
         // SAFETY: the processor has the instructions.
@@ -201,14 +202,14 @@ fn finished<T: Element>(finish: &Finish, place: Place, sums: &[i32], out: &mut [
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Element, Finish, LANES, PIXELS, Place};
+    use super::{Element, Finish, LANES, PIXELS, Place, Sum};
     use std::arch::x86_64::{
         __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32,
         _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     };
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn finished<T: Element>(finish: &Finish, place: Place, sums: &[i32], out: &mut [T]) {
+    pub(super) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
         T::row(finish, place, sums, out);
     }
 

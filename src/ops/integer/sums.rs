@@ -1,6 +1,6 @@
 //! Exact sums of products of codes on the CPU, and what targets make of them.
 
-use super::bytes::Place;
+use super::bytes::{Place, finished};
 use crate::graph::codes::codes_of;
 use crate::graph::{CodeOutput, CodeParams, OpError};
 use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
@@ -312,7 +312,7 @@ impl<S: Sum> Fill for Sums<'_, S> {
                 let n = (finish.inner.max(1) - at % finish.inner.max(1)).min(sums.len());
                 let (row, rest) = out.split_at_mut(n);
                 let place = Place { channel: finish.channel(at), at, step: 1 };
-                T::row(finish, place, &sums[..n], row);
+                finished(finish, place, &sums[..n], row);
                 (out, sums, at) = (rest, &sums[n..], at + n);
             }
         });
