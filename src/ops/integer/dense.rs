@@ -57,7 +57,6 @@ impl Weights {
         let mut sums = vec![0i32; channels];
         for (o, sum) in sums.iter_mut().enumerate() {
             let (tile, lane) = (o / width, o % width);
-            #[allow(clippy::needless_range_loop, reason = "one tap of all rows")]
             for tap in 0..taps {
                 for i in 0..inputs {
                     let w = at(o, tap, i);
@@ -169,6 +168,7 @@ mod vnni {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
+    #[allow(clippy::needless_range_loop, reason = "one tap of all rows")]
     unsafe fn tile<const P: usize, const B: usize>(
         x: &[u8],
         taps: usize,
