@@ -4,7 +4,7 @@
 use super::window::{Axis, Window, three};
 use crate::graph::{CodeParams, Scratch};
 use crate::ops::gemm_cpu::{Mat, Tiling, par_blocks};
-use crate::ops::integer::sums::{Finish, Sum};
+use crate::ops::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32};
 use crate::ops::integer::{bytes, dense};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
@@ -184,25 +184,20 @@ impl Axis {
     }
 }
 
-/// Exact sums of one input channel per group, in f32, which holds all integers below 2^24; `None` where there are other
-/// groups or larger sums.
-pub(super) fn depthwise_sums(
+/// Exact sums of products by the products of numbers, as f32 holds all integers below 2^24; `None` for larger sums.
+pub(super) fn float_sums(
     window: &Window,
+    groups: usize,
     params: &CodeParams,
     (x_shape, x): (&[usize], &[i32]),
     (w_shape, w): (&[usize], &[i32]),
     out: &[usize],
 ) -> Option<Vec<i32>> {
-    if w_shape[1] != 1 || params.bound >= 1 << 24 || x_shape[1] == 0 {
+    if !is_exact_in_f32(params) {
         return None;
     }
-    #[allow(clippy::cast_precision_loss, reason = "codes of up to 17 bits are exact")]
-    let floats = |v: &[i32]| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-    let shape = Shape { input: three(x_shape), output: three(out), axes: window.three() };
-    let mut y = vec![0.0; out.iter().product()];
-    depthwise(&shape, &floats(x), &floats(w), None, out[1] / x_shape[1], out[1], &mut y);
-    #[allow(clippy::cast_possible_truncation, reason = "integers below 2^24")]
-    Some(y.into_iter().map(|v| v as i32).collect())
+    let inputs = [Tensor::from_f32(x_shape, floats(x)), Tensor::from_f32(w_shape, floats(w))];
+    Some(integers(conv(&Scratch::new(), window, groups, &inputs, out)))
 }
 
 /// The integer form of 8-bit codes where the processor has instructions for them; `None` where not, or where groups are

@@ -397,3 +397,20 @@ pub(in crate::ops) fn is_narrow(params: &CodeParams) -> bool {
     };
     params.bound <= i32::MAX.unsigned_abs().into() && params.inputs.iter().take(2).all(fits)
 }
+
+/// Whether f32 holds every sum of products exactly, whatever the order.
+pub(in crate::ops) fn is_exact_in_f32(params: &CodeParams) -> bool {
+    params.bound < 1 << 24
+}
+
+/// Codes less their zero point as f32, which holds them exactly.
+#[allow(clippy::cast_precision_loss, reason = "17 bits at most")]
+pub(in crate::ops) fn floats(steps: &[i32]) -> Vec<f32> {
+    steps.par_iter().map(|v| *v as f32).collect()
+}
+
+/// Whole numbers below 2^24 as integers.
+#[allow(clippy::cast_possible_truncation, reason = "they are whole, and below 2^24")]
+pub(in crate::ops) fn integers(sums: Vec<f32>) -> Vec<i32> {
+    sums.into_par_iter().map(|v| v as i32).collect()
+}
