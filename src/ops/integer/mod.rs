@@ -3,9 +3,12 @@
 //!
 //! *Shapes*: those of the operator, and one addend of the output's shape where it has one.
 
+pub(super) mod qoperator;
 pub(super) mod quantize;
+pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;
+pub(super) mod table;
 
 use crate::graph::lower::{Io, Layouts, Lowering};
 use crate::graph::op::check;

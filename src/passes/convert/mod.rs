@@ -299,7 +299,7 @@ impl<'a> Conversion<'a> {
             return self.in_numbers(node, "it has several scales".to_owned());
         }
         if let Some((codes, old)) = self.codes.get(&x).cloned() {
-            let new = if same_codes(&old, &params) {
+            let new = if old.same_codes(&params) {
                 codes
             } else {
                 self.requantize(node, &value.name, codes, old, &params)?
@@ -369,7 +369,7 @@ impl<'a> Conversion<'a> {
             for v in &node.inputs {
                 let (codes, old) = self.codes[v].clone();
                 let name = self.from.value(*v).name.clone();
-                inputs.push(if same_codes(&old, &end.params) {
+                inputs.push(if old.same_codes(&end.params) {
                     codes
                 } else {
                     self.requantize(node, &name, codes, old, &end.params)?
@@ -481,14 +481,6 @@ impl<'a> Conversion<'a> {
 
 fn no_form(node: &Node) -> String {
     format!("{} has no integer form here", node.op.def().name)
-}
-
-/// Whether codes mean the same under both.
-fn same_codes(a: &QParams, b: &QParams) -> bool {
-    a.dtype() == b.dtype()
-        && a.scales() == b.scales()
-        && a.zero_points() == b.zero_points()
-        && a.axis() == b.axis()
 }
 
 /// Codes between those of two numbers.
