@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What ONNX Runtime gives at every tensor of a model, as a dump folder that `samebit verify` compares with.
 
-    pip install numpy==1.26.4 onnx==1.16.2 onnxruntime==1.31.0
+    pip install -r tests/onnx_node/requirements.txt
     onnxruntime_codes.py MODEL.onnx INPUT=FILE.npy.. OUT [--optimizer]
     onnxruntime_codes.py operators OUT          # tests/data/onnxruntime: single operators with drawn scales
 

@@ -68,7 +68,7 @@ pub(in crate::ops) fn integer(
     inputs: &[Tensor],
 ) -> Result<Option<Tensor>, OpError> {
     let Some(entries) = entries(op, params)? else { return Ok(None) };
-    let (low, _) = inputs[0].dtype().limits().unwrap_or((0, 0));
+    let low = params.input(0)?.codes().0;
     let codes: Vec<i32> =
         codes_of(inputs, 0)?.into_iter().map(|q| entries[q.abs_diff(low) as usize]).collect();
     Ok(Some(params.store(inputs[0].shape(), &codes)))
@@ -77,7 +77,7 @@ pub(in crate::ops) fn integer(
 /// Codes of `f` of each code of the input, from the least on.
 fn entries(op: &dyn Op, params: &CodeParams) -> Result<Option<Vec<i32>>, OpError> {
     let (x, y) = (params.input(0)?, params.output()?);
-    let dtype = params.inputs[0].as_ref().map(QParams::dtype);
+    let dtype = params.inputs.first().and_then(Option::as_ref).map(QParams::dtype);
     let Some((low, high)) = dtype.filter(|d| has_table(op, *d)).and_then(DType::limits) else {
         return Ok(None);
     };
