@@ -100,7 +100,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         let dump = DumpReader::open(&args.b)?;
         let frames = |n: &str| dump.shape(n).and_then(|s| s.first().copied());
         dumped = dump.names().filter_map(frames).min().unwrap_or(0);
-        Verifier::with_dump((a.clone(), &device_a), dump, only.as_ref(), tolerance)
+        Verifier::with_dump((a.clone(), &device_a), dump, only.as_ref(), tolerance)?
     } else {
         Verifier::graphs((a.clone(), &device_a), (load(&args.b)?, device_b), only.as_ref(), tolerance)?
     };
@@ -230,7 +230,8 @@ fn report(args: &VerifyArgs, found: &Verified) {
     if !found.injected.is_empty() {
         let n = found.injected.len();
         show::remark(&format!(
-            "{n} tensors behind float islands were taken from A: {}",
+            "{n} tensors behind float islands were taken from {}: {}",
+            if args.b.is_dir() { "the dump" } else { "A" },
             some(&found.injected)
         ));
     }
