@@ -5,6 +5,7 @@ pub mod check;
 mod checkpoint;
 pub mod eval;
 pub mod moving;
+pub mod nan;
 pub mod partial;
 pub mod profile;
 pub mod ranges;

@@ -196,6 +196,15 @@ fn number(x: f64) -> serde_json::Value {
     }
 }
 
+/// The JSON of the NaN that quantizers were given.
+fn nan_json(nans: &crate::analysis::nan::Nans) -> serde_json::Value {
+    let one = |n: &crate::analysis::nan::NanSeen| {
+        let sample = n.first.as_ref().map(|(_, sample)| sample);
+        serde_json::json!({ "quantizer": n.quantizer, "node": n.source, "count": n.count, "sample": sample })
+    };
+    nans.iter().map(one).collect()
+}
+
 /// The JSON of the ops that ran on the CPU although a GPU was asked for.
 fn cpu_ops<'a, S: AsRef<str> + 'a>(ops: impl IntoIterator<Item = &'a (String, S)>) -> serde_json::Value {
     let one = |(node, reason): &(String, S)| serde_json::json!({ "node": node, "reason": reason.as_ref() });

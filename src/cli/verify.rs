@@ -13,6 +13,7 @@ use crate::graph::sample::Rng;
 use crate::graph::{Graph, QuantRule};
 use crate::model;
 use crate::onnx::ImportOptions;
+use crate::passes::convert::simulation;
 use crate::tensor::{DType, Tensor};
 use clap::Args;
 use globset::Glob;
@@ -68,7 +69,7 @@ fn load(path: &Path) -> Result<Graph, Error> {
     let label = path.display().to_string();
     refuse_unfit(&label, &graph)?;
     if has_codes(&graph) {
-        return Ok(graph);
+        return simulation(graph).map_err(|e| Error::Usage(format!("{label}: {e}")));
     }
     Err(Error::Usage(format!(
         "{label}: is in stage {} and has no codes to compare; `samebit convert` makes a graph that has",

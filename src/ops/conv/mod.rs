@@ -45,6 +45,7 @@ static DENSE: Kernel = crate::kernel!(
         "shared/lanes.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/window.wgsl",
         "shared/slide.wgsl",
@@ -59,6 +60,7 @@ static GROUPED: Kernel = crate::kernel!(
         "shared/lanes.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/window.wgsl",
         "shared/slide.wgsl",
@@ -73,6 +75,7 @@ static DEPTHWISE: Kernel = crate::kernel!(
         "shared/lanes.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "shared/window.wgsl",
         "shared/slide.wgsl",
@@ -184,9 +187,15 @@ impl Op for Conv {
         let types = [x, w].map(|s| TensorType::new(DType::F32, s.to_vec()));
         let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let finish = Finish::new(params, inputs, &out, 1)?;
+        if let Some(y) = cpu::of_bytes(&self.window, self.groups, params, inputs, &out, &finish) {
+            return Ok(Some(y));
+        }
         let x = (x, &steps_of(params, inputs, 0)?[..]);
         let w = (w, &steps_of(params, inputs, 1)?[..]);
         let (window, groups) = (&self.window, self.groups);
+        if let Some(sums) = cpu::float_sums(window, groups, params, x, w, &out) {
+            return Ok(Some(finish.apply(params, &out, &sums)));
+        }
         Ok(Some(if is_narrow(params) {
             finish.apply(params, &out, &cpu::sums::<i32>(window, groups, x, w, &out))
         } else {

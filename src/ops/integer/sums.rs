@@ -1,9 +1,10 @@
 //! Exact sums of products of codes on the CPU, and what targets make of them.
 
+use super::bytes::{Place, finished};
 use crate::graph::codes::codes_of;
 use crate::graph::{CodeOutput, CodeParams, OpError};
-use crate::quant::{Accumulator, Adder, QParams, Requantizer, Step};
-use crate::tensor::Tensor;
+use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
+use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 /// Codes less their zero point.
@@ -34,8 +35,8 @@ pub(in crate::ops) fn steps_of(
 
 /// What becomes of sums of products: a bias is added, and the target requantizes.
 #[derive(Debug)]
-pub(in crate::ops) struct Finish<'a> {
-    kind: Kind<'a>,
+pub(in crate::ops) struct Finish {
+    kind: Kind,
     bias: Option<Vec<i32>>,
     saturates: bool,
     channels: usize,
@@ -44,9 +45,9 @@ pub(in crate::ops) struct Finish<'a> {
 }
 
 #[derive(Debug)]
-enum Kind<'a> {
+enum Kind {
     Codes(Requantizer),
-    Added { adder: Adder, addend: Step, codes: &'a Tensor },
+    Added { adder: Adder, addend: Step, codes: Vec<i32> },
     Sums,
     Real(Vec<f32>),
 }
@@ -57,7 +58,7 @@ fn weight_scales(params: &CodeParams) -> Result<&[f32], OpError> {
     p.ok_or(OpError::Parameters { what: "input", index: 1 })
 }
 
-impl<'a> Finish<'a> {
+impl Finish {
     /// For an output of this shape, the channels of which lie along `axis`. Input 2, where there is one, is the bias;
     /// an addend is the last input.
     ///
@@ -65,10 +66,10 @@ impl<'a> Finish<'a> {
     /// Parameters that the target's arithmetic cannot compute with.
     pub(in crate::ops) fn new(
         params: &CodeParams,
-        inputs: &'a [Tensor],
+        inputs: &[Tensor],
         shape: &[usize],
         axis: usize,
-    ) -> Result<Finish<'a>, OpError> {
+    ) -> Result<Finish, OpError> {
         let x = params.input(0)?;
         let scales = weight_scales(params)?;
         let arithmetic = params.arithmetic;
@@ -78,7 +79,7 @@ impl<'a> Finish<'a> {
             (CodeOutput::Codes { .. }, Some(p)) if p.scales().len() == 1 => {
                 let (addend, y) = (p.step(0), params.output()?);
                 let adder = Adder::new(arithmetic.rounding, x.scale(), scales, params.bound, &addend, y);
-                Kind::Added { adder, addend, codes: inputs.last().ok_or(OpError::MissingInput { input: 3 })? }
+                Kind::Added { adder, addend, codes: codes_of(inputs, inputs.len() - 1)? }
             }
             (CodeOutput::Codes { .. }, Some(_)) => {
                 return Err(OpError::Parameters { what: "addend", index: 0 });
@@ -101,54 +102,221 @@ impl<'a> Finish<'a> {
     }
 
     /// The output of all sums, in order.
-    pub(in crate::ops) fn apply<T: Copy + Into<i64> + Sync>(
-        &self,
-        params: &CodeParams,
-        shape: &[usize],
-        sums: &[T],
-    ) -> Tensor {
-        const CHUNK: usize = 16 * 1024;
-        let channel = |at: usize| at / self.inner.max(1) % self.channels.max(1);
-        let sum = |at: usize, sum: T| -> i64 {
-            let bias =
-                self.bias.as_ref().map_or(0, |b| i64::from(b[if b.len() == 1 { 0 } else { channel(at) }]));
-            let sum = sum.into() + bias;
-            if self.saturates { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum }
-        };
-        let each = |f: &(dyn Fn(usize, i64) -> i32 + Sync)| {
-            let mut out = vec![0i32; sums.len()];
-            out.par_chunks_mut(CHUNK).zip(sums.par_chunks(CHUNK)).enumerate().for_each(|(c, (out, sums))| {
-                for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    let at = c * CHUNK + i;
-                    *o = f(at, sum(at, *s));
-                }
-            });
-            out
-        };
-        match &self.kind {
-            Kind::Codes(r) => params.store(shape, &each(&|at, sum| r.apply(channel(at), sum))),
-            Kind::Added { adder, addend, codes } => {
-                let codes = codes.codes().expect("the type was checked");
-                let f = |at: usize, sum: i64| adder.apply(channel(at), sum, addend.steps(codes[at]));
-                params.store(shape, &each(&f))
-            }
-            #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
-            Kind::Sums => {
-                let all = each(&|_, sum| sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32);
-                Tensor::from_i32(shape, all)
-            }
-            Kind::Real(scales) => {
-                let mut out = vec![0f32; sums.len()];
-                for (at, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    let scale = scales[if scales.len() == 1 { 0 } else { channel(at) }];
-                    #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
-                    {
-                        *o = sum(at, *s) as f32 * scale;
-                    }
-                }
-                Tensor::from_f32(shape, out)
+    pub(in crate::ops) fn apply<S: Sum>(&self, params: &CodeParams, shape: &[usize], sums: &[S]) -> Tensor {
+        self.output(params, shape, &Sums(sums))
+    }
+
+    /// The output that `fill` makes.
+    pub(in crate::ops) fn output(&self, params: &CodeParams, shape: &[usize], fill: &impl Fill) -> Tensor {
+        let dtype = params.output.dtype();
+        match dtype {
+            DType::F32 => Tensor::from_f32(shape, fill.run(self)),
+            DType::I32 => Tensor::from_i32(shape, fill.run(self)),
+            DType::I8 => Tensor::from_i8(shape, fill.run(self)),
+            DType::U8 => Tensor::from_u8(shape, fill.run(self)),
+            DType::I16 => Tensor::from_i16(shape, fill.run(self)),
+            DType::U16 => Tensor::from_u16(shape, fill.run(self)),
+            DType::I4 | DType::U4 | DType::Bool => {
+                let bytes: Vec<i8> = fill.run(self);
+                let made = Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&bytes));
+                made.expect("codes were placed between their bounds")
             }
         }
+    }
+
+    /// The channel of an element.
+    fn channel(&self, at: usize) -> usize {
+        at / self.inner.max(1) % self.channels.max(1)
+    }
+
+    /// What is added to the sums of a channel.
+    pub(in crate::ops) fn bias(&self, channel: usize) -> i32 {
+        self.bias.as_ref().map_or(0, |b| b[if b.len() == 1 { 0 } else { channel }])
+    }
+
+    /// The sum of a channel's products with its bias.
+    #[inline(always)]
+    fn total(&self, sum: i64, bias: i32) -> i64 {
+        let sum = sum + i64::from(bias);
+        if self.saturates { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum }
+    }
+
+    /// Codes of the sums of one channel, whose first element is `at`.
+    #[inline(always)]
+    fn codes<S: Sum, T>(&self, place: Place, sums: &[S], out: &mut [T], narrow: impl Fn(i32) -> T) {
+        let channel = place.channel;
+        let bias = self.bias(channel);
+        let narrow_sums = S::NARROW && !self.saturates;
+        match &self.kind {
+            Kind::Codes(r) => match r.factor(channel) {
+                Factor::Fixed(m, rounding) if narrow_sums && (1..=62).contains(&m.shift) => {
+                    let fixed = Rounded::new(m.shift, r.output());
+                    let m = m.m.cast_signed();
+                    // Within 32 bits by the bound of the sums.
+                    let product = |i: usize| i64::from(sums[i].low().wrapping_add(bias)) * i64::from(m);
+                    fixed.each(rounding, out, product, narrow);
+                }
+                factor => {
+                    let y = r.output();
+                    let each = out.iter_mut().zip(sums);
+                    each.for_each(|(o, s)| *o = narrow(y.place(factor.apply(self.total((*s).into(), bias)))));
+                }
+            },
+            Kind::Added { adder, addend, codes } => {
+                let (pair, y) = (adder.pair(channel), adder.output());
+                let steps = |i: usize| addend.steps(codes[place.at + i * place.step]);
+                if narrow_sums && (1..=61).contains(&pair.shift) {
+                    let fixed = Rounded::new(pair.shift, y);
+                    // Both products are below 2^61.
+                    let sum = |i: usize| {
+                        i64::from(sums[i].low().wrapping_add(bias)) * pair.m[0] + steps(i) * pair.m[1]
+                    };
+                    fixed.each(y.rounding(), out, sum, narrow);
+                    return;
+                }
+                for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
+                    *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
+                }
+            }
+            Kind::Sums | Kind::Real(_) => {}
+        }
+    }
+}
+
+/// A rounding shift of numbers below 2^62 to codes, in 64-bit arithmetic without branches.
+#[derive(Clone, Copy)]
+struct Rounded {
+    shift: u32,
+    half: i64,
+    zero: i32,
+    low: i32,
+    high: i32,
+}
+
+impl Rounded {
+    fn new(shift: i32, y: &Step) -> Rounded {
+        let (low, high) = y.codes();
+        let shift = shift.unsigned_abs();
+        Rounded { shift, half: 1 << (shift - 1), zero: y.zero_point(), low, high }
+    }
+
+    #[inline(always)]
+    fn each<T>(
+        &self,
+        rounding: Rounding,
+        out: &mut [T],
+        number: impl Fn(usize) -> i64,
+        narrow: impl Fn(i32) -> T,
+    ) {
+        let Rounded { shift, half, .. } = *self;
+        match rounding {
+            Rounding::HalfEven => {
+                self.map(
+                    out,
+                    |i| {
+                        let p = number(i);
+                        (p + (half - 1) + ((p >> shift) & 1)) >> shift
+                    },
+                    narrow,
+                );
+            }
+            Rounding::HalfUp => self.map(out, |i| (number(i) + half) >> shift, narrow),
+            Rounding::HalfAway => {
+                self.map(
+                    out,
+                    |i| {
+                        let p = number(i);
+                        (p + half - i64::from(p < 0)) >> shift
+                    },
+                    narrow,
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
+    fn map<T>(&self, out: &mut [T], f: impl Fn(usize) -> i64, narrow: impl Fn(i32) -> T) {
+        let [zero, low, high] = [self.zero, self.low, self.high].map(i64::from);
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = narrow((f(i) + zero).clamp(low, high) as i32);
+        }
+    }
+}
+
+/// How an output is filled, whatever the type of its elements.
+pub(in crate::ops) trait Fill {
+    /// All elements.
+    fn run<T: Element>(&self, finish: &Finish) -> Vec<T>;
+}
+
+/// An element of an output.
+pub(in crate::ops) trait Element: Copy + Default + Send + Sync {
+    /// The elements that the sums of one channel become.
+    fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]);
+}
+
+macro_rules! codes {
+    ($($ty:ty),+) => {
+        $(impl Element for $ty {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "placed between the type's codes")]
+            #[inline(always)]
+            fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
+                finish.codes(place, sums, out, |code| code as $ty);
+            }
+        })+
+    };
+}
+
+codes!(i8, u8, i16, u16);
+
+impl Element for i32 {
+    #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
+    #[inline(always)]
+    fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
+        let bias = finish.bias(place.channel);
+        for (o, s) in out.iter_mut().zip(sums) {
+            *o = finish.total((*s).into(), bias).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        }
+    }
+}
+
+impl Element for f32 {
+    #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
+    #[inline(always)]
+    fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
+        let Kind::Real(scales) = &finish.kind else { return };
+        let channel = place.channel;
+        let (bias, scale) = (finish.bias(channel), scales[if scales.len() == 1 { 0 } else { channel }]);
+        for (o, s) in out.iter_mut().zip(sums) {
+            *o = finish.total((*s).into(), bias) as f32 * scale;
+        }
+    }
+}
+
+/// Sums in the order of the output.
+struct Sums<'a, S>(&'a [S]);
+
+impl<S: Sum> Fill for Sums<'_, S> {
+    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+        const CHUNK: usize = 16 * 1024;
+        let mut out = vec![T::default(); self.0.len()];
+        let run = finish.inner.clamp(1, CHUNK);
+        // Runs end where a channel does, and so do chunks of whole runs.
+        let chunk = if run == finish.inner { CHUNK / run * run } else { run };
+        let chunks = out.par_chunks_mut(chunk).zip(self.0.par_chunks(chunk)).enumerate();
+        chunks.for_each(|(c, (out, sums))| {
+            let mut at = c * chunk;
+            let (mut out, mut sums) = (out, sums);
+            while !sums.is_empty() {
+                let n = (finish.inner.max(1) - at % finish.inner.max(1)).min(sums.len());
+                let (row, rest) = out.split_at_mut(n);
+                let place = Place { channel: finish.channel(at), at, step: 1 };
+                finished(finish, place, &sums[..n], row);
+                (out, sums, at) = (rest, &sums[n..], at + n);
+            }
+        });
+        out
     }
 }
 
@@ -161,6 +329,12 @@ pub(in crate::ops) fn not_a_power() -> OpError {
 
 /// What products are summed in.
 pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static {
+    /// Whether it has 32 bits.
+    const NARROW: bool;
+
+    /// Its low 32 bits.
+    fn low(self) -> i32;
+
     /// What is multiplied.
     type Operand: Copy + Default + Send + Sync + 'static;
 
@@ -172,6 +346,12 @@ pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static
 }
 
 impl Sum for i32 {
+    const NARROW: bool = true;
+
+    #[inline(always)]
+    fn low(self) -> i32 {
+        self
+    }
     type Operand = i16;
 
     #[allow(clippy::cast_possible_truncation, reason = "checked by `fits_i16`")]
@@ -187,6 +367,12 @@ impl Sum for i32 {
 }
 
 impl Sum for i64 {
+    const NARROW: bool = false;
+
+    #[allow(clippy::cast_possible_truncation, reason = "as it says")]
+    fn low(self) -> i32 {
+        self as i32
+    }
     type Operand = i32;
 
     fn operand(steps: i32) -> i32 {
@@ -210,4 +396,21 @@ pub(in crate::ops) fn is_narrow(params: &CodeParams) -> bool {
         })
     };
     params.bound <= i32::MAX.unsigned_abs().into() && params.inputs.iter().take(2).all(fits)
+}
+
+/// Whether f32 holds every sum of products exactly, whatever the order.
+pub(in crate::ops) fn is_exact_in_f32(params: &CodeParams) -> bool {
+    params.bound < 1 << 24
+}
+
+/// Codes less their zero point as f32, which holds them exactly.
+#[allow(clippy::cast_precision_loss, reason = "17 bits at most")]
+pub(in crate::ops) fn floats(steps: &[i32]) -> Vec<f32> {
+    steps.par_iter().map(|v| *v as f32).collect()
+}
+
+/// Whole numbers below 2^24 as integers.
+#[allow(clippy::cast_possible_truncation, reason = "they are whole, and below 2^24")]
+pub(in crate::ops) fn integers(sums: Vec<f32>) -> Vec<i32> {
+    sums.into_par_iter().map(|v| v as i32).collect()
 }
