@@ -7,8 +7,9 @@
 
 use super::PassError;
 use super::from_qdq::constant_params;
-use crate::graph::{CodeOutput, CodeParams, Graph, Node, Op, OpError, QuantRule, Stage, ValueId};
+use crate::graph::{CodeOutput, CodeParams, Graph, Node, Op, OpError, QuantRule, Stage, Target, ValueId};
 use crate::ops::{dequantize, identity, quantize, table};
+use crate::quant::Profile;
 use std::sync::Arc;
 
 /// Makes the graph one on codes where it has operators on codes; any other comes back as it is.
@@ -21,6 +22,8 @@ pub fn from_qoperator(mut graph: Graph) -> Result<Graph, PassError> {
         return Ok(graph);
     }
     graph.stage = Stage::Quantized;
+    let profile = Profile::builtin("onnxruntime").expect("it comes with the engine");
+    graph.target = Some(Target { profile, level: 1 });
     for i in 0..graph.nodes().len() {
         let node = graph.nodes()[i].clone();
         match node.op.quant_rule() {

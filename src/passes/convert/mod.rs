@@ -8,13 +8,14 @@
 
 mod bound;
 mod group;
+mod tables;
 
 use super::PassError;
 use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
-use crate::ops::{dequantize, has_table, identity, integer, quantize, table};
-use crate::quant::{Profile, QParams, Requantize, Role};
+use crate::ops::{dequantize, has_table, identity, integer, quantize};
+use crate::quant::{Profile, QParams, Role};
 use crate::tensor::{DType, Tensor};
 use group::{Chain, End, chain};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -412,42 +413,6 @@ impl<'a> Conversion<'a> {
         let made = self.add(node, &node.name, quantize(params.clone()), &[number], &[out])?;
         self.codes.insert(y, (made[0], params));
         Ok(())
-    }
-
-    fn requantize(
-        &mut self,
-        like: &Node,
-        name: &str,
-        codes: ValueId,
-        from: QParams,
-        to: &QParams,
-    ) -> Result<ValueId, PassError> {
-        let mut params = CodeParams::new([from], to.clone(), Vec::new());
-        params.arithmetic = self.profile.arithmetic("Identity");
-        let names = [format!("{name}/requantize"), format!("{name}/requantized")];
-        if params.arithmetic.requantize == Requantize::Float {
-            // Through numbers, as a runtime does that requantizes in f32: a function of the code alone.
-            return self.function(like, &identity(), params, codes, &names);
-        }
-        let op = integer(identity(), params);
-        Ok(self.add(like, &names[0], op, &[codes], &names[1..])?[0])
-    }
-
-    /// A function of one number, as a table where it is one; the names are of the node and of its output.
-    fn function(
-        &mut self,
-        like: &Node,
-        op: &Arc<dyn Op>,
-        params: CodeParams,
-        codes: ValueId,
-        names: &[String; 2],
-    ) -> Result<ValueId, PassError> {
-        let made = table(op.as_ref(), &params).map_err(|e| refused(like, e))?;
-        let Some((op, entries)) = made else {
-            return Ok(self.add(like, &names[0], integer(Arc::clone(op), params), &[codes], &names[1..])?[0]);
-        };
-        let entries = self.to.new_constant(&format!("{}/table", names[0]), entries);
-        Ok(self.add(like, &names[0], op, &[codes, entries], &names[1..])?[0])
     }
 
     /// An operator that passes codes through, or clamps them.
