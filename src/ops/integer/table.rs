@@ -5,7 +5,7 @@
 use super::runtime::logistic;
 use super::{read_params, write};
 use crate::graph::codes::codes_of;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch};
