@@ -511,3 +511,64 @@ fn a_shape_is_given_once_and_may_be_empty() {
     let (code, out, e) = import(&["x=Nx0"]);
     assert!(code == Some(0) && out.contains("input x: f32[N,0]"), "{out}{e}");
 }
+
+/// What says scales and zero points of operators on codes must be constants of one scale, or of weights one a channel.
+#[test]
+fn parameters_of_operators_on_codes_are_judged() {
+    const U8: i64 = 2;
+    const I8: i64 = 3;
+    let codes = |m: Model| {
+        m.input("x", U8, &[N, D::Size(4), D::Size(8), D::Size(8)])
+            .input("r", F32, &[])
+            .init(tensor("w", I8, &[2, 4, 1, 1], &[1; 8]))
+            .init(tensor("z", U8, &[], &[7]))
+            .init(tensor("zw", I8, &[], &[0]))
+            .init(f32s("s", &[], &[0.5]))
+            .init(f32s("three", &[3], &[0.5; 3]))
+            .init(f32s("four", &[4], &[0.5; 4]))
+            .init(f32s("none", &[], &[0.0]))
+    };
+    let conv = ["x", "s", "z", "w", "s", "zw", "s", "z"];
+    let with = |at: usize, name: &'static str| {
+        let mut inputs = conv;
+        inputs[at] = name;
+        inputs
+    };
+    let one = |inputs: &[&str]| codes(Model::new()).node("q", "QLinearConv", inputs, &["y"], &[]).output("y");
+    for (at, name, what) in [
+        (1, "r", "q (QLinearConv): input 1 (scale) must be a constant"),
+        (4, "r", "q (QLinearConv): input 4 (scale) must be a constant"),
+        (2, "r", "q (QLinearConv): input 2 (zero_point) must be a constant"),
+        (2, "zw", "q (QLinearConv): input 0 is u8 and input 2 is i8"),
+        (1, "four", "q (QLinearConv): attribute scale = 4 scales and 1 zero points"),
+        (4, "three", "q (QLinearConv): attribute scale = 3 scales and 1 zero points"),
+        (6, "four", "q (QLinearConv): attribute scale = 4 scales and 1 zero points"),
+        (1, "none", "q (QLinearConv): attribute scale = [0.0]"),
+        (0, "r", "q (QLinearConv): input 0 is f32 and input 2 is u8"),
+    ] {
+        exactly(&one(&with(at, name)), 13, &[what]);
+    }
+    let gemm = ["x", "s", "z", "w", "s", "zw", "", "s", "z"];
+    let m = codes(Model::new())
+        .node("g", "com.microsoft:QGemm", &gemm, &["y"], &[("alpha", A::Float(0.5))])
+        .output("y");
+    exactly(
+        &m,
+        13,
+        &[
+            "g (com.microsoft:QGemm): attribute alpha = 0.5; supported: 1",
+            "g (com.microsoft:QGemm): input 0 must have rank 2, has 4",
+        ],
+    );
+    let m = codes(Model::new())
+        .node("p", "com.microsoft:QLinearSigmoid", &["w", "s", "", "s", "z"], &["p"], &[("beta", A::Int(1))])
+        .node(
+            "s",
+            "com.microsoft:QLinearSoftmax",
+            &["p", "s", "z", "s", "z"],
+            &["y"],
+            &[("opset", A::Int(13))],
+        )
+        .output("y");
+    exactly(&m, 13, &["p (com.microsoft:QLinearSigmoid): attribute beta"]);
+}

@@ -79,6 +79,11 @@ impl Op for Identity {
     fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![inputs[0].clone()])
     }
+
+    fn exact(&self, x: f64) -> Option<f64> {
+        Some(x)
+    }
+
     fn has_integer_form(&self) -> bool {
         true
     }

@@ -5,7 +5,7 @@ use crate::graph::{CodeParams, OpError};
 use crate::ops::broadcast::{Walk, concrete};
 use crate::ops::integer::sums::not_a_power;
 use crate::ops::unary::CHUNK;
-use crate::quant::{Addition, Factor, Step};
+use crate::quant::{Addition, Factor, Requantize, Step};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -34,7 +34,15 @@ pub(super) fn pairs(
 /// The sum, or with `negative` the difference.
 pub(super) fn sum(params: &CodeParams, inputs: &[Tensor], negative: bool) -> Result<Tensor, OpError> {
     let (a, b, y) = (params.input(0)?, params.input(1)?, params.output()?);
-    let addition = Addition::new(params.arithmetic.requantize, a, b, y).ok_or_else(not_a_power)?;
+    let mode = params.arithmetic.requantize;
+    let [a_shape, b_shape] = [0, 1].map(|i| inputs[i].shape());
+    let walk = Walk::new(&concrete(&[a_shape, b_shape]), [a_shape, b_shape]);
+    if !negative && mode == Requantize::Float && walk.is_splat(0) && !walk.is_splat(1) {
+        // ONNX Runtime takes an operand that stands still within rows as the second one.
+        let addition = Addition::new(mode, b, a, y).ok_or_else(not_a_power)?;
+        return pairs(params, inputs, |a, b| addition.apply(b, a));
+    }
+    let addition = Addition::new(mode, a, b, y).ok_or_else(not_a_power)?;
     if !negative {
         return pairs(params, inputs, |a, b| addition.apply(a, b));
     }
@@ -43,13 +51,20 @@ pub(super) fn sum(params: &CodeParams, inputs: &[Tensor], negative: bool) -> Res
     pairs(params, inputs, |a, b| addition.apply(a, twice - b))
 }
 
-/// The exact product, requantized once.
+/// The exact product, requantized once; in f32 the zero point is added before the rounding, as ONNX Runtime does.
 pub(super) fn product(params: &CodeParams, inputs: &[Tensor]) -> Result<Tensor, OpError> {
     let (a, b, y) = (params.input(0)?, params.input(1)?, params.output()?);
     let arithmetic = params.arithmetic;
     let scales = [a.scale(), b.scale()];
     let factor = Factor::new(arithmetic.requantize, arithmetic.rounding, scales, y.scale());
     let factor = factor.ok_or_else(not_a_power)?;
+    if let Factor::Float(m) = factor {
+        #[allow(clippy::cast_precision_loss, reason = "rounds to the nearest f32, as it is defined")]
+        return pairs(params, inputs, |p, q| {
+            let product = (a.steps(p) * b.steps(q)) as f32;
+            y.place_code(product * m + y.zero_point() as f32)
+        });
+    }
     let of = |s: &Step, c: i32| s.steps(c);
     pairs(params, inputs, |p, q| y.place(factor.apply(of(&a, p) * of(&b, q))))
 }

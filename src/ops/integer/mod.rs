@@ -5,9 +5,12 @@
 
 pub(super) mod bytes;
 pub(super) mod dense;
+pub(super) mod qoperator;
 pub(super) mod quantize;
+pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;
+pub(super) mod table;
 
 use crate::graph::lower::{Io, Layouts, Lowering};
 use crate::graph::op::check;

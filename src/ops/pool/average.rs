@@ -1,12 +1,12 @@
 //! `AveragePool` and `LpPool`: sums over a window, of elements or of powers of their magnitudes.
 
-use super::window::{Window, WindowParams};
+use super::window::{Axis, Window, WindowParams};
 use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::ops::integer::sums::not_a_power;
-use crate::quant::{Factor, Mean};
+use crate::quant::{Factor, Mean, Requantize};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ fn read_lp(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
 }
 
 impl SumPool {
-    fn plane(&self, axes: &[super::window::Axis; 3], x: &[f32], y: &mut [f32]) {
+    fn plane(&self, axes: &[Axis; 3], x: &[f32], y: &mut [f32]) {
         let [d, h, w] = axes;
         let columns: Vec<Vec<usize>> = (0..w.output).map(|o| w.taps(o).collect()).collect();
         for (o, y) in y.iter_mut().enumerate() {
@@ -132,7 +132,7 @@ impl Op for SumPool {
         let shape = self.infer(&[x.ty()])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let mut y = cx.take(shape.iter().product());
         let axes = self.window.axes(x.shape()).expect("checked by infer");
-        let pixels = |f: fn(&super::window::Axis) -> usize| axes.iter().map(f).product::<usize>();
+        let pixels = |f: fn(&Axis) -> usize| axes.iter().map(f).product::<usize>();
         let planes = y.par_chunks_mut(pixels(|a| a.output)).zip(x.f32s().par_chunks(pixels(|a| a.input)));
         planes.for_each(|(y, x)| self.plane(&axes, x, y));
         Ok(vec![Tensor::from_f32(shape, y)])
@@ -148,9 +148,23 @@ impl Op for SumPool {
         let ty = TensorType::new(DType::F32, shape.to_vec());
         let out = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let x = params.input(0)?;
+        let axes = self.window.axes(shape).expect("checked by infer");
+        if params.arithmetic.requantize == Requantize::Float && !axes.iter().all(Axis::is_whole) {
+            // ONNX Runtime takes the mean in f32 and adds the zero point before it rounds.
+            let y = params.output()?;
+            let numbers: Vec<f32> = codes_of(inputs, 0)?.into_iter().map(|q| x.dequantize(q)).collect();
+            let mut means = vec![0.0; out.iter().product()];
+            let pixels = |f: fn(&Axis) -> usize| axes.iter().map(f).product::<usize>().max(1);
+            let planes =
+                means.par_chunks_mut(pixels(|a| a.output)).zip(numbers.par_chunks(pixels(|a| a.input)));
+            planes.for_each(|(y, x)| self.plane(&axes, x, y));
+            #[allow(clippy::cast_precision_loss, reason = "zero points have at most 16 bits")]
+            let codes: Vec<i32> =
+                means.iter().map(|m| y.place_code(m / y.scale() + y.zero_point() as f32)).collect();
+            return Ok(Some(params.store(&out, &codes)));
+        }
         let mean = Mean::new(params.arithmetic.requantize, x.scale(), params.output()?);
         let codes = codes_of(inputs, 0)?;
-        let axes = self.window.axes(shape).expect("checked by infer");
         let [d, h, w] = axes;
         let (plane, pixels) = (d.input * h.input * w.input, d.output * h.output * w.output);
         // The factor of each position, which is the same in all planes.
