@@ -134,7 +134,7 @@ fn set(attrs: &mut Attrs, name: &str, value: AttrValue) {
         Some((_, v)) => *v = value,
         None => {
             *attrs =
-                Attrs::from(attrs.0.iter().cloned().chain([(name.to_owned(), value)]).collect::<Vec<_>>())
+                Attrs::from(attrs.0.iter().cloned().chain([(name.to_owned(), value)]).collect::<Vec<_>>());
         }
     }
 }
