@@ -1,6 +1,6 @@
 // y = table[x - low].
 // x, table, y: codes as i32, x and y in n4 groups of four, any layout. One invocation computes one group.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
     c: u32,

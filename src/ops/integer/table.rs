@@ -5,7 +5,7 @@
 use super::runtime::logistic;
 use super::{read_params, write};
 use crate::graph::codes::codes_of;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch};
@@ -159,12 +159,11 @@ impl Op for Table {
         if x.is_empty() {
             return Ok(Lowering::run([]));
         }
-        let n4 = x.place().len().div_ceil(4);
-        let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
+        let [n4, c, c4] = x.groups();
         let (low, high) = x.dtype.limits().unwrap_or((0, 0));
-        let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), low, last: high - low };
+        let params = Params { n4, c, c4, low, last: high - low };
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
-        Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n4))]))
+        Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n4 as usize))]))
     }
 
     fn codes(&self) -> Option<CodeOutput> {
