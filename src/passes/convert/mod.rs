@@ -123,6 +123,24 @@ pub fn simulated(graph: Graph) -> Result<Graph, PassError> {
     Ok(out)
 }
 
+/// A graph on codes as another target would compute it: with its own parameters, and that target's arithmetic.
+///
+/// # Errors
+/// A graph that has no operators on codes.
+pub fn as_profile(mut graph: Graph, profile: &Profile) -> Result<Graph, PassError> {
+    if graph.stage != Stage::Quantized {
+        return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Quantized.name() });
+    }
+    for i in 0..graph.nodes().len() {
+        let Some((op, params)) = graph.nodes()[i].op.integer_of() else { continue };
+        let arithmetic = profile.arithmetic(op.def().name);
+        let op = integer(Arc::clone(op), CodeParams { arithmetic, ..params.clone() });
+        graph.set_op(i, op);
+    }
+    graph.verify()?;
+    Ok(graph)
+}
+
 /// The profile to convert for.
 fn target(graph: &Graph, options: &ConvertOptions) -> Result<Profile, PassError> {
     let fail = |message: String| Err(PassError::Profile { message });
