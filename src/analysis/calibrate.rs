@@ -1,5 +1,6 @@
 //! Calibration: one pass over a data set, from which every quantizer gets its parameters.
 
+mod bias;
 mod numbers;
 
 use super::checkpoint::{self, Saving};
@@ -336,6 +337,9 @@ pub fn fill(
         };
         graph.set_op(i, fake_quant(q.clone()));
         reports.push(QuantizerReport { id, name, quantizer: q, range, clipped, warning });
+    }
+    for (id, quantizer) in bias::make_room(&mut graph) {
+        reports.iter_mut().filter(|r| r.id == id).for_each(|r| r.quantizer = quantizer.clone());
     }
     graph.verify().map_err(|e| Error::Usage(e.to_string()))?;
     Ok(Calibrated { graph, quantizers: reports })

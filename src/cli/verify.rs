@@ -98,8 +98,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     let mut dumped = usize::MAX;
     let mut verifier = if args.b.is_dir() {
         let dump = DumpReader::open(&args.b)?;
-        let frames = |n: &str| dump.shape(n).and_then(|s| s.first().copied());
-        dumped = dump.names().filter_map(frames).min().unwrap_or(0);
+        dumped = frames(&args.b, &dump, &a)?;
+        if let Some(limit) = args.limit.filter(|l| *l > dumped) {
+            let what = format!("--limit {limit}: {} has {dumped} frames", args.b.display());
+            return Err(Error::Usage(what));
+        }
         Verifier::with_dump((a.clone(), &device_a), dump, only.as_ref(), tolerance)?
     } else {
         Verifier::graphs((a.clone(), &device_a), (load(&args.b)?, device_b), only.as_ref(), tolerance)?
@@ -145,6 +148,19 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         "cpu_ops": super::cpu_ops(&found.cpu_ops),
     });
     Ok(Outcome { json, not_good: !consistent })
+}
+
+/// Frames of a dump, of which all tensors that the graph has, too, must have as many.
+fn frames(path: &Path, dump: &DumpReader, graph: &Graph) -> Result<usize, Error> {
+    let names = dump.names().filter(|n| graph.find_value(n).is_some());
+    let counted = names.filter_map(|n| Some((dump.shape(n)?.first().copied()?, n)));
+    let all: Vec<(usize, &str)> = counted.collect();
+    let (Some(least), Some(most)) = (all.iter().min(), all.iter().max()) else { return Ok(0) };
+    if least.0 == most.0 {
+        return Ok(least.0);
+    }
+    let what = format!("{} has {} frames, {} has {}", least.1, least.0, most.1, most.0);
+    Err(Error::Usage(format!("{}: {what}: a dump must hold the same frames of every tensor", path.display())))
 }
 
 fn batch_of(inputs: Vec<Tensor>, frames: usize) -> Batch {

@@ -2,7 +2,7 @@
 
 use super::op::OpError;
 use super::{Graph, ValueId};
-use crate::quant::{Arithmetic, QParams, Step};
+use crate::quant::{Arithmetic, QParams, Requantize, Step};
 use crate::tensor::{DType, Tensor, element_count};
 use std::collections::HashMap;
 
@@ -135,6 +135,25 @@ impl CodeParams {
         Ok(CodeParams::single(Some(params), "output", 0)?
             .within(*low, *high)
             .rounded(self.arithmetic.rounding))
+    }
+
+    /// Those that means of windows are taken with. `TFLite` sums the codes themselves, where both tensors have the same
+    /// parameters: halves go away from code 0, not from the number 0.
+    #[must_use]
+    pub fn of_mean(&self) -> CodeParams {
+        let mut out = self.clone();
+        let doubling =
+            [Requantize::DoublingAway, Requantize::DoublingUp].contains(&self.arithmetic.requantize);
+        if let (true, [Some(x)], CodeOutput::Codes { params: y, .. }) =
+            (doubling, &mut out.inputs[..], &mut out.output)
+            && x.scales() == y.scales()
+            && x.zero_points() == y.zero_points()
+        {
+            for p in [x, y] {
+                *p = p.clone().without_zero_point();
+            }
+        }
+        out
     }
 
     /// The output from its codes.

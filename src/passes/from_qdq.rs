@@ -281,7 +281,7 @@ fn find(all: &HashMap<ValueId, Vec<(QParams, ValueId)>>, of: ValueId, params: &Q
 }
 
 /// A quantizer as the file had it.
-fn quantizer(params: QParams, role: Role) -> Quantizer {
+pub(super) fn quantizer(params: QParams, role: Role) -> Quantizer {
     let mut spec = Spec::new(params.dtype(), role, "fixed");
     let middle = |low: i32, high: i32| (i64::from(low) + i64::from(high) + 1) / 2;
     let (low, high) = params.codes();

@@ -172,7 +172,7 @@ impl Folding {
 }
 
 /// The axis of constant weights along which output channels lie.
-pub(super) fn channel_axis(node: &Node, rank: usize) -> Option<usize> {
+pub(crate) fn channel_axis(node: &Node, rank: usize) -> Option<usize> {
     match node.op.quant_rule() {
         QuantRule::Gemm { channel_axis } => crate::graph::attrs::normalize_axis(channel_axis, rank),
         _ => None,

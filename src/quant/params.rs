@@ -212,6 +212,13 @@ impl QParams {
         self
     }
 
+    /// The same with the code 0 for zero, which is a code of every type.
+    #[must_use]
+    pub fn without_zero_point(mut self) -> QParams {
+        self.zero_points.fill(0);
+        self
+    }
+
     /// Type of the codes.
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -183,7 +183,7 @@ impl Mean {
         if x.to_bits() == y.to_bits() && self.mode != Requantize::Float {
             return Some(Factor::Quotient(0, n.into(), rounding));
         }
-        let real = f64::from(x) / (f64::from(n) * f64::from(y));
+        let real = f64::from(x) / f64::from(y) / f64::from(n);
         match self.mode {
             Requantize::Fixed => Some(Factor::Fixed(Multiplier::new(real), rounding)),
             Requantize::DoublingAway => Some(Factor::Doubling(Multiplier::new(real), false)),

@@ -4,6 +4,7 @@
 
 pub mod binary;
 pub mod onnx;
+pub mod python;
 
 use libtest_mimic::Trial;
 use samebit::gpu::{Choice, Device, Gpu};

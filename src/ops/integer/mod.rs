@@ -16,7 +16,7 @@ use crate::graph::lower::{Io, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::{AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch, Source};
 use crate::quant::{Accumulator, Arithmetic, Division, QParams, Requantize, Rounding};
-use crate::tensor::{DType, Tensor, TensorType};
+use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
 pub(super) static DEF: OpDef =
@@ -206,7 +206,21 @@ impl Op for Integer {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         let types = self.types(inputs)?;
-        let mut out = self.op.infer(&types)?;
+        let mut out = match types.as_slice() {
+            // `MatMul` has no bias of its own: it is an addition behind it.
+            [a, b, bias] if self.op.def().name == "MatMul" => {
+                let out = self.op.infer(&[a.clone(), b.clone()])?;
+                let channels = b.shape.last().filter(|_| b.rank() > 1);
+                let fits =
+                    bias.rank() == 1 && (bias.shape.last() == channels || bias.shape == [Dim::Fixed(1)]);
+                if !fits {
+                    let expected = "one number, or one for each column";
+                    return Err(OpError::shape(2, expected, &inputs[2]));
+                }
+                out
+            }
+            _ => self.op.infer(&types)?,
+        };
         out.truncate(1);
         let [y] = out.as_mut_slice() else { return Err(OpError::Arity { expected: "some", got: 0 }) };
         y.dtype = self.params.output.dtype();

@@ -143,6 +143,7 @@ impl Op for SumPool {
 
     fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
         let Kind::Average { padded } = self.kind else { return Ok(None) };
+        let params = &if padded { params.clone() } else { params.of_mean() };
         let shape = inputs[0].shape();
         let ty = TensorType::new(DType::F32, shape.to_vec());
         let out = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");

@@ -77,10 +77,15 @@ impl Conversion<'_> {
         let most_bias = (0..channels).map(bias).max().unwrap_or(0);
         let coded = self.codes.get(&node.inputs[1]).and_then(|(v, _)| self.to.value(*v).constant.as_ref());
         let Some(codes) = coded.and_then(Tensor::codes) else {
-            // Both are computed: as many products as the axis that is summed over has elements.
+            // Both are computed: as many products as the axes that are summed over have elements.
+            let size = |a: usize| ty.shape[a].fixed().unwrap_or(1) as u64;
+            let channel = channel_axis(node, ty.rank());
             let rank = ty.rank();
-            let axis = if rank == 1 { 0 } else { rank - 2 };
-            let k = ty.shape.get(axis).and_then(|d| d.fixed()).unwrap_or(1) as u64;
+            let summed = |a: usize| match node.op.def().name {
+                "MatMul" => a == rank.max(2) - 2,
+                _ => Some(a) != channel,
+            };
+            let k = (0..rank).filter(|a| summed(*a)).fold(1u64, |k, a| k.saturating_mul(size(a)));
             return k.saturating_mul(most_x).saturating_mul(farthest(&w.step(0))).saturating_add(most_bias);
         };
         let shape = ty.dims().unwrap_or_default();

@@ -10,11 +10,11 @@ mod bound;
 mod group;
 mod tables;
 
-use super::PassError;
+use super::{PassError, from_qdq, internals};
 use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
-use crate::ops::{dequantize, has_table, identity, integer, quantize};
+use crate::ops::{dequantize, fake_quant, has_table, identity, integer, quantize};
 use crate::quant::{Profile, QParams, Role};
 use crate::tensor::{DType, Tensor};
 use group::{Chain, End, chain};
@@ -190,6 +190,8 @@ struct Conversion<'a> {
     users: HashMap<ValueId, Vec<usize>>,
     /// Parameters of the taps inside each composite operator, in order.
     internals: HashMap<NodeId, Vec<QParams>>,
+    /// Composite operators with a tap that needs data and got none.
+    unknown: HashSet<NodeId>,
     to: Graph,
     codes: HashMap<ValueId, Coded>,
     numbers: HashMap<ValueId, ValueId>,
@@ -209,20 +211,28 @@ impl<'a> Conversion<'a> {
     fn new(graph: &Graph, options: &'a ConvertOptions, profile: Profile) -> Result<Self, PassError> {
         let mut internals: HashMap<NodeId, Vec<QParams>> = HashMap::new();
         let mut unfit = Vec::new();
+        let mut unknown = HashSet::new();
+        let given: HashSet<NodeId> = graph.nodes().iter().map(|n| n.id).collect();
+        let graph = with_taps(graph)?;
         for node in graph.nodes() {
             let Some(q) = node.quantizer() else { continue };
-            let Some(params) = q.active() else {
-                unfit.push(node.name.clone());
-                continue;
-            };
-            if let Some(owner) = q.spec.owner {
-                internals.entry(NodeId(owner)).or_default().push(params.clone());
+            let here = given.contains(&node.id);
+            let params = if here { q.active() } else { q.params.as_ref() };
+            match (params, q.spec.owner) {
+                (Some(params), Some(owner)) => {
+                    internals.entry(NodeId(owner)).or_default().push(params.clone());
+                }
+                (Some(_), None) => {}
+                (None, Some(owner)) if !here => {
+                    unknown.insert(NodeId(owner));
+                }
+                (None, _) => unfit.push(node.name.clone()),
             }
         }
         if !unfit.is_empty() {
             return Err(PassError::Unfit { quantizers: unfit });
         }
-        let from = graph.clone().without_internals()?;
+        let from = with_quantizers(graph.clone().without_internals()?)?;
         let mut to = Graph::new(graph.name.clone());
         to.stage = Stage::Quantized;
         let level = graph.target.as_ref().map_or(1, |t| t.level);
@@ -233,6 +243,7 @@ impl<'a> Conversion<'a> {
             users: from.users(),
             from,
             internals,
+            unknown,
             to,
             codes: HashMap::new(),
             numbers: HashMap::new(),
@@ -291,6 +302,13 @@ impl<'a> Conversion<'a> {
             self.to.add_constant(name, tensor)
         } else {
             let (codes, params) = self.codes[&v].clone();
+            if let Some(tensor) = self.to.value(codes).constant.clone() {
+                // Of weights, which may have several scales.
+                let name = self.to.fresh_value(&value.name);
+                let new = self.to.add_constant(name, numbers_of(&tensor, &params));
+                self.numbers.insert(v, new);
+                return Ok(new);
+            }
             let name = self.to.fresh_node(&format!("{}/dequantize", value.name));
             let out = self.to.fresh_value(&format!("{}/dequantized", value.name));
             let made = self.to.add_node(name.clone(), None, dequantize(params), &[codes], &[out]);
@@ -311,6 +329,9 @@ impl<'a> Conversion<'a> {
         if node.quantizer().is_some() {
             return self.quantizer(&node);
         }
+        if self.on_the_border(i)? {
+            return Ok(());
+        }
         match self.why_not(&node) {
             None => match node.op.quant_rule() {
                 QuantRule::Codes | QuantRule::Clamp { .. } => self.on_codes(&node),
@@ -318,6 +339,27 @@ impl<'a> Conversion<'a> {
                 _ => self.start(i),
             },
             Some(reason) => self.in_numbers(&node, reason),
+        }
+    }
+
+    /// Where the model takes codes or gives codes, what they stand for is known without computing: `false` for all other
+    /// nodes.
+    fn on_the_border(&mut self, i: usize) -> Result<bool, PassError> {
+        let params = from_qdq::constant_params(&self.from, i).filter(|p| p.scales().len() == 1);
+        let Some(params) = params else { return Ok(false) };
+        let node = &self.from.nodes()[i];
+        let (x, y) = (node.inputs[0], node.outputs[0]);
+        if matches!(node.op.quant_rule(), QuantRule::Dequantize(_)) {
+            let codes = self.number(x)?;
+            self.codes.insert(y, (codes, params));
+            return Ok(true);
+        }
+        match self.codes.get(&x) {
+            Some((codes, old)) if old.same_codes(&params) => {
+                self.numbers.insert(y, *codes);
+                Ok(true)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -340,6 +382,8 @@ impl<'a> Conversion<'a> {
                     Some("an input has no quantizer".to_owned())
                 } else if !bias {
                     Some("its bias is no constant".to_owned())
+                } else if node.inputs.get(2).is_some_and(|b| !self.is_per_channel(node, *b)) {
+                    Some("its bias is not one number a channel".to_owned())
                 } else {
                     self.weights_with_several_scales(node)
                 }
@@ -354,6 +398,8 @@ impl<'a> Conversion<'a> {
                 };
                 if !concat && !node.op.has_integer_form() && first && !table() {
                     Some(no_form(node))
+                } else if self.unknown.contains(&node.id) {
+                    Some("what it computes inside was not observed: calibrate the model first".to_owned())
                 } else if !f32s.clone().all(coded) {
                     Some("an input has no quantizer".to_owned())
                 } else if self.ends(node).is_empty() {
@@ -364,6 +410,16 @@ impl<'a> Conversion<'a> {
             }
             _ => Some(no_form(node)),
         }
+    }
+
+    /// Whether a bias has one number, or one for each channel; `Gemm` takes a whole matrix.
+    fn is_per_channel(&self, node: &Node, bias: ValueId) -> bool {
+        let dims = |v: ValueId| self.from.value(v).ty.clone().shape;
+        let count = self.from.value(bias).ty.elements().and_then(|n| n.fixed());
+        let w = dims(node.inputs[1]);
+        let channels = super::fuse::channel_axis(node, w.len()).and_then(|a| w[a].fixed());
+        let last = dims(bias).last().and_then(|d| d.fixed()).unwrap_or(1);
+        count == Some(1) || (count == channels && Some(last) == channels)
     }
 
     /// Scales along an axis that sums run over.
@@ -568,6 +624,36 @@ impl<'a> Conversion<'a> {
     }
 }
 
+/// With the insides of composite operators declared where that was not done, as in models that come with their quantizers:
+/// bounded ones have fixed scales.
+fn with_taps(graph: &Graph) -> Result<Graph, PassError> {
+    let all = graph.nodes().iter().filter(|n| n.op.has_integer_form()).map(|n| n.id).collect();
+    let mut graph = graph.clone();
+    internals::declare(&mut graph, &all, "minmax", false)?;
+    Ok(graph)
+}
+
+/// With a quantizer before each node that gives codes: it changes no number, and ends what comes before it.
+fn with_quantizers(mut graph: Graph) -> Result<Graph, PassError> {
+    let mut i = 0;
+    while i < graph.nodes().len() {
+        let node = graph.nodes()[i].clone();
+        let x = node.inputs.first().copied();
+        let quantizes = matches!(node.op.quant_rule(), QuantRule::Quantize(_));
+        let params = from_qdq::constant_params(&graph, i).filter(|p| quantizes && p.scales().len() == 1);
+        if let (Some(x), Some(params)) = (x.filter(|x| graph.value(*x).constant.is_none()), params) {
+            let (name, value) =
+                (graph.fresh_node(&node.name), graph.fresh_value(&graph.value(node.outputs[0]).name));
+            let op = fake_quant(from_qdq::quantizer(params, Role::Output));
+            let made = graph.insert_node(i, &name, op, &[x], &[value]).map_err(|e| refused(&node, e))?;
+            i += 1;
+            graph.replace_input(i, x, made[0]);
+        }
+        i += 1;
+    }
+    Ok(graph)
+}
+
 fn no_form(node: &Node) -> String {
     format!("{} has no integer form here", node.op.def().name)
 }
@@ -580,13 +666,25 @@ fn clamped(params: &QParams, low: f32, high: f32) -> CodeOutput {
     CodeOutput::Codes { params: params.clone(), low: low.min(high), high }
 }
 
+/// The place of an element of a tensor among parameters along their axis.
+fn index(params: &QParams, shape: &[usize], i: usize) -> usize {
+    let inner: usize = params.axis().map_or(1, |a| shape[a + 1..].iter().product());
+    i / inner.max(1) % params.scales().len()
+}
+
+/// What constant codes stand for.
+fn numbers_of(codes: &Tensor, params: &QParams) -> Tensor {
+    let steps: Vec<_> = (0..params.scales().len()).map(|i| params.step(i)).collect();
+    let all = codes.codes().expect("codes that were made before");
+    let one = |(i, c): (usize, i32)| steps[index(params, codes.shape(), i)].dequantize(c);
+    Tensor::from_f32(codes.shape(), all.into_iter().enumerate().map(one).collect())
+}
+
 /// Codes of a constant.
 fn constant_codes(tensor: &Tensor, params: &QParams) -> Result<Tensor, OpError> {
     let numbers = tensor.as_f32().ok_or(OpError::DType { input: 0, expected: "f32", got: tensor.dtype() })?;
-    let inner: usize = params.axis().map_or(1, |a| tensor.shape()[a + 1..].iter().product());
-    let n = params.scales().len();
-    let steps: Vec<_> = (0..n).map(|i| params.step(i)).collect();
-    let code = |(i, x): (usize, &f32)| steps[i / inner.max(1) % n].quantize(*x);
+    let steps: Vec<_> = (0..params.scales().len()).map(|i| params.step(i)).collect();
+    let code = |(i, x): (usize, &f32)| steps[index(params, tensor.shape(), i)].quantize(*x);
     let codes: Vec<i32> = numbers.iter().enumerate().map(code).collect();
     let made = Tensor::from_codes(params.dtype(), tensor.shape(), &codes);
     made.ok_or(OpError::Parameters { what: "constant", index: 0 })

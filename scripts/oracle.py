@@ -1,0 +1,395 @@
+"""The integer model of profile `samebit` computed a second time, in numpy and Python's integers.
+
+    oracle.py JOBS.json
+
+JOBS.json is a list of {"graph": quantized graph file, "inputs": {name: npy}, "out": folder}. What every operator on codes
+gives is written to the folder as `<position of its node>.npy`, with `index.json` naming the tensors: a list of
+[name, file]. Nodes behind operators that compute in floats are left out, as they have no one right answer.
+
+It is written from the definitions and shares nothing with the engine: sums are exact (products of codes are summed as
+doubles far below 2^53), factors are Python's integers, every rounding is done on integers.
+"""
+
+import itertools
+import json
+import math
+import os
+import struct
+import sys
+
+import numpy as np
+
+DTYPES = {"F32": np.float32, "I32": np.int32, "I16": np.int16, "U16": np.uint16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+LIMITS = {"i4": (-8, 7), "i8": (-128, 127), "i16": (-32768, 32767), "u4": (0, 15), "u8": (0, 255), "u16": (0, 65535)}
+STORED = {"i4": np.int8, "u4": np.uint8, "i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16}
+
+
+def read_graph(path):
+    data = open(path, "rb").read()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    graph = json.loads(header.pop("__metadata__")["graph"])
+    tensors = {}
+    for key, info in header.items():
+        begin, end = info["data_offsets"]
+        raw = np.frombuffer(data[8 + length :][begin:end], DTYPES[info["dtype"]])
+        tensors[key] = raw.reshape(info["shape"])
+    return graph, tensors
+
+
+class Params:
+    """Scales and zero points of codes."""
+
+    def __init__(self, attrs, name):
+        self.dtype = attrs[name]
+        self.scales = [float(np.float32(s)) for s in attrs[name + ".scale"]]
+        self.zeros = [int(z) for z in attrs[name + ".zero_point"]]
+        self.axis = attrs.get(name + ".axis")
+        low, self.high = LIMITS[self.dtype]
+        self.low = low + attrs.get(name + ".narrow", 0)
+        # Profile samebit.
+        assert attrs.get(name + ".rounding", "half_even") == "half_even"
+
+    def steps(self, codes):
+        """Codes less their zero point, as 64-bit integers."""
+        codes = codes.astype(np.int64)
+        if self.axis is None or len(self.zeros) == 1:
+            return codes - self.zeros[0]
+        shape = [1] * codes.ndim
+        shape[self.axis] = -1
+        return codes - np.array(self.zeros, np.int64).reshape(shape)
+
+
+def params(attrs, name):
+    return Params(attrs, name) if name in attrs else None
+
+
+def half_away(x):
+    """A double to the nearest integer, halves away from zero; exact."""
+    num, den = abs(x).as_integer_ratio()
+    q = (2 * num + den) // (2 * den)
+    return q if x >= 0 else -q
+
+
+def multiplier(real):
+    """m in [2^30, 2^31) and r with real ~ m * 2^-r."""
+    _, exponent = math.frexp(real)
+    r = 31 - exponent
+    m = half_away(math.ldexp(real, r))
+    if m == 1 << 31:
+        m, r = 1 << 30, r - 1
+    assert 1 << 30 <= m < 1 << 31
+    return m, r
+
+
+def halves_to_even(num, den):
+    """num / den, both integers, den positive, num an array of Python integers, rounded."""
+    q = num // den
+    rest = 2 * (num - q * den)
+    up = (rest > den) | ((rest == den) & (q % 2 == 1))
+    return q + up.astype(object) if isinstance(up, np.ndarray) else q + int(up)
+
+
+def objects(x):
+    return np.asarray(x).astype(object)
+
+
+def over_power(num, r):
+    """num * 2^-r, rounded."""
+    if r <= 0:
+        return num * (1 << -r)
+    small = int(abs(num).max()) if num.size else 0
+    if r <= 62 and small < 1 << 61:
+        # The same in 64 bits, as nothing overflows.
+        n = num.astype(np.int64)
+        q = n >> r
+        rest = n - (q << r)
+        half = np.int64(1 << (r - 1))
+        return q + ((rest > half) | ((rest == half) & (q & 1 == 1)))
+    return halves_to_even(objects(num), 1 << r)
+
+
+def product(x, m):
+    """x * m, in 64 bits where they hold it."""
+    small = int(abs(x).max()) if x.size else 0
+    return x * np.int64(m) if small * m < 1 << 62 else objects(x) * m
+
+
+def fixed(x, real):
+    m, r = multiplier(real)
+    return over_power(product(x, m), r)
+
+
+def place(v, out, attrs):
+    """Codes of what was rounded: the zero point, then the clamp."""
+    low, high = attrs.get("low", out.low), attrs.get("high", out.high)
+    v = objects(v) if v.dtype == object else v
+    return np.clip(v + out.zeros[0], low, high).astype(STORED[out.dtype])
+
+
+def per_channel(x, axis, scales, f):
+    """f of the part of x of each channel and its scale."""
+    if len(scales) == 1:
+        return f(x, scales[0])
+    parts = [f(part, s) for part, s in zip(np.moveaxis(x, axis, 0), scales)]
+    return np.moveaxis(np.stack(parts), 0, axis)
+
+
+def exact_matmul(a, b):
+    largest = float(abs(a).max(initial=0)) * float(abs(b).max(initial=0)) * a.shape[-1]
+    if largest < 2**53:
+        return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+    return a @ b
+
+
+def windows(x, attrs, fill):
+    """The taps of a window over the last axes of x, gathered in front: [taps, ..., outputs], and which lie inside."""
+    kernel, strides, dilations = attrs["kernel_shape"], attrs["strides"], attrs["dilations"]
+    n = len(kernel)
+    pads = list(attrs["pads"])
+    sizes = list(x.shape[-n:])
+    auto = attrs.get("auto_pad", "NOTSET")
+    out = []
+    for i in range(n):
+        extent = (kernel[i] - 1) * dilations[i] + 1
+        if auto.startswith("SAME"):
+            o = -(-sizes[i] // strides[i])
+            total = max((o - 1) * strides[i] + extent - sizes[i], 0)
+            small = total // 2
+            pads[i] = total - small if auto == "SAME_LOWER" else small
+            pads[n + i] = total - pads[i]
+        elif auto == "VALID":
+            pads[i] = pads[n + i] = 0
+        room = sizes[i] + pads[i] + pads[n + i] - extent
+        o = room // strides[i] + 1
+        if attrs.get("ceil_mode", 0):
+            o = -(-room // strides[i]) + 1
+            # A window that begins behind the input and its first padding is none.
+            if (o - 1) * strides[i] >= sizes[i] + pads[i]:
+                o -= 1
+        out.append(o)
+    # Room for windows that reach beyond the padding.
+    reach = [(out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(n)]
+    widths = [(0, 0)] * (x.ndim - n) + [(pads[i], max(reach[i] - sizes[i] - pads[i], pads[n + i])) for i in range(n)]
+    padded = np.pad(x, widths, constant_values=fill)
+    inside = np.pad(np.ones(sizes, np.int64), widths[-n:])
+    # With count_include_pad the padding counts, what lies beyond it does not.
+    counted = np.zeros(inside.shape, np.int64)
+    counted[tuple(slice(0, sizes[i] + pads[i] + pads[n + i]) for i in range(n))] = 1
+    taps, ins, cnt = [], [], []
+    for k in itertools.product(*(range(k) for k in kernel)):
+        at = tuple(
+            slice(k[i] * dilations[i], k[i] * dilations[i] + (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(n)
+        )
+        taps.append(padded[(...,) + at])
+        ins.append(inside[at])
+        cnt.append(counted[at])
+    return np.stack(taps), sum(ins), sum(cnt)
+
+
+def conv_sums(x, w, attrs):
+    groups = attrs["group"]
+    taps, _, _ = windows(x, attrs, 0)  # [taps, N, C, spatial...]
+    t, n, c = taps.shape[:3]
+    spatial = taps.shape[3:]
+    o = w.shape[0]
+    cg, og = c // groups, o // groups
+    out = []
+    for g in range(groups):
+        part = taps[:, :, g * cg : (g + 1) * cg].reshape(t, n, cg, -1)
+        part = part.transpose(1, 2, 0, 3).reshape(n, cg * t, -1)
+        weights = w[g * og : (g + 1) * og].reshape(og, cg * t)
+        out.append(exact_matmul(weights[None], part))
+    return np.concatenate(out, 1).reshape((n, o) + spatial)
+
+
+def matmul_sums(op, a, b, attrs):
+    if op == "Gemm":
+        a = a.T if attrs.get("transA", 0) else a
+        b = b.T if attrs.get("transB", 0) else b
+        return exact_matmul(a, b)
+    squeeze = [ax for ax, v in ((-2, a), (-1, b)) if v.ndim == 1]
+    a, b = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+    y = exact_matmul(a, b)
+    for ax in squeeze:
+        y = np.squeeze(y, ax)
+    return y
+
+
+def bound(x, w_steps, w_axis, bias, x_params, steps_w):
+    """sum |w| * max |x - zp| + |bias|, the largest of all channels."""
+    most = max(abs(x_params.low - x_params.zeros[0]), abs(x_params.high - x_params.zeros[0]))
+    axes = tuple(i for i in range(steps_w.ndim) if i != w_axis % steps_w.ndim)
+    sums = abs(steps_w).sum(axis=axes) * most
+    return int((sums + (0 if bias is None else abs(bias.astype(np.int64)))).max())
+
+
+def multiply_add(op, ins, p, attrs, op_attrs):
+    """Convolutions and products of matrices, with a bias, and with a tensor that is added."""
+    x, w = p[0].steps(ins[0]), p[1].steps(ins[1])
+    addend = params(attrs, "addend")
+    count = len(ins) - (addend is not None)
+    bias = ins[2] if count > 2 else None
+    sums = conv_sums(x, w, op_attrs) if op == "Conv" else matmul_sums(op, x, w, op_attrs)
+    channel = 1 if op == "Conv" else sums.ndim - 1
+    if bias is not None:
+        b = bias.reshape(-1).astype(np.int64)
+        shape = [1] * sums.ndim
+        shape[channel] = -1
+        sums = sums + b.reshape(shape)
+    s_x, result = p[0].scales[0], attrs.get("result", "codes")
+    if result == "real":
+        scale = lambda s: np.float32(s_x * s)  # noqa: E731  exact in double, rounded once
+        return per_channel(sums, channel, p[1].scales, lambda part, s: part.astype(np.float32) * scale(s))
+    out = Params(attrs, "out")
+    s_y = out.scales[0]
+    if addend is None:
+        return place(per_channel(sums, channel, p[1].scales, lambda part, s: fixed(part, s_x * s / s_y)), out, attrs)
+    added = addend.steps(ins[-1])
+    w_axis = 0 if op == "Conv" or op_attrs.get("transB", 0) else -1
+    most = [
+        bound(x, None, w_axis, None if bias is None else bias.reshape(-1), p[0], w),
+        max(abs(addend.low - addend.zeros[0]), abs(addend.high - addend.zeros[0])),
+    ]
+
+    def one(parts, s):
+        reals = [s_x * s / s_y, addend.scales[0] / s_y]
+        r = multiplier(max(reals))[1]
+        while True:
+            m = [half_away(math.ldexp(real, r)) for real in reals]
+            if all(m[i] * most[i] < 1 << 61 for i in (0, 1)):
+                return over_power(parts[0] * np.int64(m[0]) + parts[1] * np.int64(m[1]), r)
+            r -= 1
+
+    both = np.stack([sums, added])
+    if len(p[1].scales) == 1:
+        return place(one(both, p[1].scales[0]), out, attrs)
+    parts = [one(part, s) for part, s in zip(np.moveaxis(both, channel + 1, 0), p[1].scales)]
+    return place(np.moveaxis(np.stack(parts), 0, channel), out, attrs)
+
+
+def add(a, b, p, out, sign):
+    """Each (q - z) << 20 times the multiplier of s_i / (2 * max s), the sum times that of 2 * max s / s_y >> 20: exact, one
+    rounding at the end."""
+    largest = max(p[0].scales[0], p[1].scales[0])
+    (ma, ra), (mb, rb) = (multiplier(q.scales[0] / (2 * largest)) for q in p)
+    my, ry = multiplier(2 * largest / out.scales[0])
+    r = max(ra, rb)
+    a, b = np.broadcast_arrays(objects(a), objects(b))
+    total = a * (ma << (r - ra)) + sign * b * (mb << (r - rb))
+    total = total * my
+    if r + ry <= 0:
+        return total * (1 << -(r + ry))
+    return halves_to_even(total, 1 << (r + ry))
+
+
+def mean(sums, counts, p, out):
+    """Means of sums of steps: exact quotients where the scales are equal, else the multiplier of M / n."""
+    sums, counts = np.broadcast_arrays(objects(sums), objects(counts))
+    s_x, s_y = p.scales[0], out.scales[0]
+    y = np.empty(sums.shape, object)
+    flat = y.reshape(-1)
+    for i, (s, n) in enumerate(zip(sums.reshape(-1), counts.reshape(-1))):
+        if s_x == s_y:
+            flat[i] = halves_to_even(int(s), int(n))
+        else:
+            m, r = multiplier(s_x / s_y / int(n))
+            flat[i] = halves_to_even(int(s) * m, 1 << r) if r > 0 else int(s) * m << -r
+    return y
+
+
+def integer(attrs, ins):
+    op = attrs["op"]
+    op_attrs = {k[3:]: v for k, v in attrs.items() if k.startswith("op.")}
+    p = [params(attrs, f"in{i}") for i in range(len(ins))]
+    assert attrs["requantize"] == "fixed" and attrs["rounding"] == "half_even"
+    if op in ("Conv", "Gemm", "MatMul"):
+        return multiply_add(op, ins, p, attrs, op_attrs)
+    out = Params(attrs, "out")
+    if op in ("Add", "Sub"):
+        v = add(p[0].steps(ins[0]), p[1].steps(ins[1]), p, out, 1 if op == "Add" else -1)
+    elif op == "Mul":
+        v = fixed(p[0].steps(ins[0]) * p[1].steps(ins[1]), p[0].scales[0] * p[1].scales[0] / out.scales[0])
+    elif op == "Identity":
+        v = fixed(p[0].steps(ins[0]), p[0].scales[0] / out.scales[0])
+    elif op == "AveragePool":
+        taps, inside, counted = windows(p[0].steps(ins[0]), op_attrs, 0)
+        v = mean(taps.sum(0), counted if op_attrs["count_include_pad"] else inside, p[0], out)
+    elif op in ("GlobalAveragePool", "ReduceMean"):
+        x = p[0].steps(ins[0])
+        axes = tuple(range(2, x.ndim)) if op == "GlobalAveragePool" else tuple(op_attrs["axes"]) or tuple(range(x.ndim))
+        keep = bool(op_attrs.get("keepdims", 1))
+        sums = x.sum(axes, keepdims=keep)
+        v = mean(sums, x.size // max(sums.size, 1), p[0], out)
+    else:
+        return None
+    return place(np.asarray(v), out, attrs)
+
+
+def quantize(attrs, x):
+    p = Params(attrs, "codes")
+    inverse = np.float32(1) / np.float32(p.scales[0])
+    v = np.rint(x.astype(np.float32) * inverse).astype(np.float64) + p.zeros[0]
+    return np.clip(v, p.low, p.high).astype(STORED[p.dtype])
+
+
+def moved(op, attrs, ins):
+    """Operators that pass codes through."""
+    x = ins[0]
+    if op == "MaxPool":
+        taps, _, _ = windows(x.astype(np.int64), attrs, -(1 << 40))
+        return taps.max(0).astype(x.dtype)
+    if op == "Concat":
+        return np.concatenate(ins, attrs["axis"])
+    if op == "Reshape":
+        return x.reshape([x.shape[i] if s == 0 else s for i, s in enumerate(attrs["shape"])])
+    if op == "Flatten":
+        axis = attrs.get("axis", 1)
+        return x.reshape(math.prod(x.shape[:axis]), -1)
+    if op == "Transpose":
+        return x.transpose(attrs["perm"])
+    return None
+
+
+def run(graph, tensors, inputs):
+    values = graph["values"]
+    have = {v: inputs[values[v]["name"]] for v in graph["inputs"]}
+    for i, v in enumerate(values):
+        if "constant" in v:
+            have[i] = tensors[v["constant"]]
+    batch = next(iter(inputs.values())).shape[0]
+    for at, node in enumerate(graph["nodes"]):
+        if any(i not in have for i in node["inputs"]):
+            continue
+        attrs = {k: next(iter(v.values())) for k, v in node.get("attrs", {}).items()}
+        for k, v in attrs.items():
+            if isinstance(v, list):
+                # "2N" of a shape.
+                attrs[k] = [int(e[:-1] or 1) * batch if isinstance(e, str) and e.endswith("N") else e for e in v]
+        ins = [have[i] for i in node["inputs"]]
+        op = node["op"]
+        if op == "Integer":
+            y = integer(attrs, ins)
+        elif op == "Quantize":
+            y = quantize(attrs, ins[0])
+        else:
+            y = moved(op, attrs, ins)
+        if y is not None:
+            have[node["outputs"][0]] = y
+            yield at, values[node["outputs"][0]]["name"], y
+
+
+def main():
+    for job in json.load(open(sys.argv[1])):
+        graph, tensors = read_graph(job["graph"])
+        inputs = {name: np.load(path) for name, path in job["inputs"].items()}
+        os.makedirs(job["out"], exist_ok=True)
+        index = []
+        for at, name, y in run(graph, tensors, inputs):
+            np.save(os.path.join(job["out"], f"{at}.npy"), np.ascontiguousarray(y))
+            index.append([name, f"{at}.npy"])
+        json.dump(index, open(os.path.join(job["out"], "index.json"), "w"))
+
+
+if __name__ == "__main__":
+    main()

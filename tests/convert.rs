@@ -1,0 +1,387 @@
+//! `convert` and `verify` through the binary: what becomes integers, what is refused, and that every change of an integer
+//! model is found.
+
+mod support;
+
+use libtest_mimic::Arguments;
+use samebit::data::{Array, write_npy};
+use samebit::exec::Engine;
+use samebit::gpu::Device;
+use samebit::graph::{AttrValue, Attrs, Graph, Node, ValueId, file};
+use samebit::onnx::ImportOptions;
+use samebit::ops::build;
+use samebit::passes::config::QuantConfig;
+use samebit::passes::prepare::prepare_model;
+use samebit::tensor::{DType, Data, Dim, Tensor, TensorType};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use support::binary::{json, refused, samebit, text};
+use support::{shared, trial};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
+const CALIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/calib.toml");
+const EVAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
+
+fn main() {
+    let absent = shared("data/models").is_none();
+    let trials = vec![
+        trial("level_4_is_the_integer_model", false, level_4_is_the_integer_model),
+        trial("a_target_is_fixed_at_level_4", false, a_target_is_fixed_at_level_4),
+        trial("quantizers_without_parameters_are_listed", false, quantizers_without_parameters_are_listed),
+        trial("comparing_nothing_is_not_equality", false, comparing_nothing_is_not_equality),
+        trial("every_change_of_an_artefact_is_found", false, every_change_of_an_artefact_is_found),
+        trial("preserved_nodes_stay_in_floats", false, preserved_nodes_stay_in_floats),
+        trial("dumps_are_compared", false, dumps_are_compared),
+        trial("dead_channels_keep_their_bias", false, dead_channels_keep_their_bias),
+        trial("cnns_are_integer_but_for_their_tails", absent, cnns_are_integer_but_for_their_tails),
+        trial("models_with_quantizers_are_integer", absent, models_with_quantizers_are_integer),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// Calibrated at a level and converted: the two graph files, and what `convert` says.
+fn artefacts(dir: &Path, model: &Path, data: &str, more: &[&str]) -> (PathBuf, PathBuf, Value) {
+    let (g, q) = (dir.join("g"), dir.join("q"));
+    let args = ["calibrate", text(model), "--data", data, "--limit", "8", "-o", text(&g)];
+    json(0, &[&args[..], more].concat());
+    let v = json(0, &["convert", text(&g), "-o", text(&q)]);
+    (g, q, v)
+}
+
+fn digits(dir: &Path) -> (PathBuf, PathBuf) {
+    let (g, q, _) = artefacts(dir, Path::new(MODEL), CALIB, &["--consistency", "4"]);
+    (g, q)
+}
+
+fn load(path: &Path) -> Graph {
+    samebit::model::load(path, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn level_4_is_the_integer_model() {
+    for preset in ["default", "all-i8", "all-i16"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = dir.path().join("config.toml");
+        std::fs::write(&config, format!("preset = \"{preset}\"\n")).expect("writes");
+        let more = ["--consistency", "4", "--config", text(&config)];
+        let (g, q, v) = artefacts(dir.path(), Path::new(MODEL), CALIB, &more);
+        assert!(v["integer_ops"].as_u64().is_some_and(|n| n > 6), "{v}");
+        let saturated = |a: &Value| a["saturated_bias"].as_u64() != Some(0);
+        assert!(!v["accumulators"].as_array().expect("a list").iter().any(saturated), "{preset}: {v}");
+        let v = json(0, &["verify", text(&g), text(&q), "--data", EVAL, "--limit", "16"]);
+        assert!(v["consistent"] == true && v["frames"] == 16, "{preset}: {v}");
+        assert_eq!(v["unmatched"], serde_json::json!([]), "{preset}");
+        assert!(v["compared_layers"].as_u64().is_some_and(|n| n > 6), "{preset}: {v}");
+        assert!(v["compared_elements"].as_u64().is_some_and(|n| n > 50_000), "{preset}: {v}");
+    }
+}
+
+fn a_target_is_fixed_at_level_4() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, _) = digits(dir.path());
+    let other = dir.path().join("other");
+    let args = ["convert", text(&g), "--target", "onnxruntime", "-o", text(&other)];
+    refused(&args, &["level 4", "samebit", "onnxruntime", "calibrate for"]);
+    assert!(!other.exists());
+    json(0, &["convert", text(&g), "--target", "samebit", "-o", text(&other)]);
+    // At level 1 the target is open.
+    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &[]);
+    let v = json(0, &["convert", text(&g), "--target", "onnxruntime", "-o", text(&other)]);
+    assert_eq!(v["target"], "onnxruntime");
+}
+
+fn quantizers_without_parameters_are_listed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_, prepared) = prepare_model(&load(Path::new(MODEL)), &QuantConfig::default()).expect("prepares");
+    let path = dir.path().join("g");
+    file::save(&prepared.graph, &path).expect("saves");
+    let names = prepared.graph.nodes().iter().filter(|n| n.quantizer().is_some()).map(|n| n.name.as_str());
+    let some: Vec<&str> = names.take(3).collect();
+    assert_eq!(some.len(), 3);
+    refused(&["convert", text(&path), "-o", text(&dir.path().join("q"))], &some);
+}
+
+fn comparing_nothing_is_not_equality() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_, q) = digits(dir.path());
+    let args = ["verify", text(&q), text(&q), "--random", "2"];
+    json(0, &args);
+    let v = json(1, &[&args[..], &["--layers", "no such tensor*"]].concat());
+    assert!(v["consistent"] == false && v["compared_elements"] == 0 && v["compared_layers"] == 0, "{v}");
+    let mut graph = load(&q);
+    for (i, v) in (0..).map(ValueId).zip(graph.values().to_vec()) {
+        if !graph.inputs.contains(&i) {
+            graph.rename_value(i, format!("other {}", v.name));
+        }
+    }
+    let other = dir.path().join("other");
+    file::save(&graph, &other).expect("saves");
+    let v = json(1, &["verify", text(&q), text(&other), "--random", "2"]);
+    assert!(v["consistent"] == false && v["compared_elements"] == 0, "{v}");
+}
+
+/// The node as another one: attributes changed by `f`.
+fn with_attrs(graph: &mut Graph, at: usize, f: impl Fn(&mut Attrs)) {
+    let node = graph.nodes()[at].clone();
+    let mut attrs = node.op.attrs();
+    f(&mut attrs);
+    let types: Vec<TensorType> = node.inputs.iter().map(|v| graph.value(*v).ty.clone()).collect();
+    let op = build(node.op.def().name, attrs, &types).unwrap_or_else(|e| panic!("{}: {e}", node.name));
+    graph.set_op(at, op);
+}
+
+fn set(attrs: &mut Attrs, name: &str, value: AttrValue) {
+    match attrs.0.iter_mut().find(|(n, _)| n == name) {
+        Some((_, v)) => *v = value,
+        None => {
+            *attrs =
+                Attrs::from(attrs.0.iter().cloned().chain([(name.to_owned(), value)]).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// The node with a constant input made another one, its first element changed.
+fn with_constant(graph: &mut Graph, at: usize, input: usize, f: impl Fn(i32) -> i32) {
+    let mut inputs = graph.nodes()[at].inputs.clone();
+    let t = graph.value(inputs[input]).constant.clone().expect("a constant");
+    let mut codes = t.codes().expect("codes");
+    let middle = codes.len() / 2;
+    codes[middle] = f(codes[middle]);
+    let t = Tensor::from_codes(t.dtype(), t.shape(), &codes).expect("codes");
+    inputs[input] = graph.new_constant("changed", t);
+    graph.set_inputs(at, inputs);
+}
+
+fn scaled(attrs: &mut Attrs, name: &str, by: f32) {
+    let value = attrs.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let Some(AttrValue::Floats(mut s)) = value else { panic!("{name} in {attrs:?}") };
+    s.iter_mut().for_each(|s| *s *= by);
+    set(attrs, name, AttrValue::Floats(s));
+}
+
+type Change = (&'static str, &'static str, fn(&mut Graph, usize));
+
+fn every_change_of_an_artefact_is_found() {
+    let changes: [Change; 10] = [
+        ("a weight", "Conv", |g, i| with_constant(g, i, 1, |c| if c > 0 { c - 60 } else { c + 60 })),
+        ("a bias", "Conv", |g, i| with_constant(g, i, 2, |c| c + 3000)),
+        ("the scale of the weights", "Conv", |g, i| with_attrs(g, i, |a| scaled(a, "in1.scale", 1.01))),
+        ("the scale of the output", "Conv", |g, i| with_attrs(g, i, |a| scaled(a, "out.scale", 1.01))),
+        ("the zero point of the input", "Conv", |g, i| {
+            with_attrs(g, i, |a| set(a, "in0.zero_point", Attrs::new().ints("zero", [5]).0.remove(0).1));
+        }),
+        ("the mode", "Conv", |g, i| {
+            with_attrs(g, i, |a| set(a, "requantize", AttrValue::Str("fixed_doubling_up".into())));
+        }),
+        ("the lower bound", "Conv", |g, i| with_attrs(g, i, |a| set(a, "low", AttrValue::Int(-100)))),
+        ("the upper bound", "Conv", |g, i| with_attrs(g, i, |a| set(a, "high", AttrValue::Int(20)))),
+        ("the rounding of a mean", "mean", |g, i| {
+            with_attrs(g, i, |a| set(a, "rounding", AttrValue::Str("half_away".into())));
+        }),
+        ("the scale of a tensor that is added", "addend", |g, i| {
+            with_attrs(g, i, |a| scaled(a, "addend.scale", 1.01));
+        }),
+    ];
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, q) = digits(dir.path());
+    let right = load(&q);
+    let changed = dir.path().join("changed");
+    for (what, of, change) in changes {
+        let is = |n: &Node| {
+            n.op.integer_of().is_some_and(|(op, params)| match of {
+                "addend" => params.addend.is_some(),
+                "mean" => ["GlobalAveragePool", "ReduceMean", "AveragePool"].contains(&op.def().name),
+                name => op.def().name == name,
+            })
+        };
+        let candidates: Vec<usize> = (0..right.nodes().len()).filter(|i| is(&right.nodes()[*i])).collect();
+        assert!(!candidates.is_empty(), "{what}: no {of} in {:?}", right.op_counts());
+        let at = candidates[candidates.len() / 2];
+        let mut graph = right.clone();
+        change(&mut graph, at);
+        let graph = graph.tidied().unwrap_or_else(|e| panic!("{what}: {e}"));
+        file::save(&graph, &changed).expect("saves");
+        let name = right.value(right.nodes()[at].outputs[0]).name.clone();
+        let v = json(1, &["verify", text(&g), text(&changed), "--data", EVAL, "--limit", "64"]);
+        assert_eq!(v["consistent"], false, "{what}");
+        let layers = v["layers"].as_array().expect("a list");
+        let first = layers.iter().find(|l| l["mismatches"] != 0);
+        let first = first.unwrap_or_else(|| panic!("{what}: nothing differs"));
+        assert_eq!(first["name"], name, "{what}");
+        assert!(first["first"]["sample"].is_string() && first["first"]["a"] != first["first"]["b"], "{what}");
+    }
+}
+
+fn preserved_nodes_stay_in_floats() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, _, plain) = artefacts(dir.path(), Path::new(MODEL), CALIB, &[]);
+    let kept = dir.path().join("kept");
+    let v = json(0, &["convert", text(&g), "--preserve", "*block1*", "-o", text(&kept)]);
+    let islands = v["float_islands"].as_array().expect("a list");
+    let ours: Vec<&Value> = islands.iter().filter(|i| i["reason"] == "it is preserved").collect();
+    assert!(ours.iter().any(|i| i["op"] == "Conv"), "{v}");
+    assert!(ours.iter().all(|i| i["node"].as_str().is_some_and(|n| n.contains("block1"))), "{v}");
+    assert!(v["integer_ops"].as_u64() < plain["integer_ops"].as_u64(), "{v}");
+    // Per-channel weights and all, it runs, and what is before it is as it was.
+    let v = json(0, &["eval", text(&g), text(&kept), "--data", EVAL, "--limit", "32"]);
+    assert!(v["models"][1]["metrics"]["top1"].as_f64().is_some_and(|t| t > 0.8), "{v}");
+    refused(
+        &["convert", text(&g), "--preserve", "nothing", "-o", text(&kept)],
+        &["--preserve nothing", "no node"],
+    );
+}
+
+fn dumps_are_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_, q) = digits(dir.path());
+    let x = dir.path().join("x.npy");
+    let numbers = (0..3 * 64).map(|i| (i * 37 % 256) as f32 / 16.0).collect();
+    write_npy(&x, &Tensor::from_f32([3, 1, 8, 8], numbers)).expect("writes");
+    let (input, dump) = (format!("image={}", text(&x)), dir.path().join("dump"));
+    let run = json(0, &["run", text(&q), "--input", &input, "--layers", "*", "--dump", text(&dump)]);
+    let compare = ["verify", text(&q), text(&dump), "--input", &input];
+    let v = json(0, &compare);
+    assert!(v["consistent"] == true && v["frames"] == 3, "{v}");
+    let layers = v["compared_layers"].as_u64();
+    assert!(layers.is_some_and(|n| n > 6), "{v}");
+    // One element of one tensor of codes.
+    let outputs = run["outputs"].as_array().expect("a list");
+    let codes: Vec<&Value> = outputs.iter().filter(|o| o["dtype"] == "i8").collect();
+    let (name, file) = (&codes[3]["name"], codes[3]["file"].as_str().expect("a file"));
+    let path = if Path::new(file).is_absolute() { file.into() } else { dump.join(file) };
+    let right = Array::open(&path).and_then(|a| a.read()).expect("reads");
+    let Data::I8(elements) = right.data() else { panic!("codes of i8: {right:?}") };
+    let mut wrong = elements.to_vec();
+    wrong[right.len() - 5] ^= 1;
+    write_npy(&path, &Tensor::from_i8(right.shape(), wrong)).expect("writes");
+    let v = json(1, &compare);
+    let different: Vec<&Value> =
+        v["layers"].as_array().expect("a list").iter().filter(|l| l["mismatches"] != 0).collect();
+    assert!(different.len() == 1 && different[0]["name"] == *name && different[0]["mismatches"] == 1, "{v}");
+    assert_eq!(different[0]["first"]["sample"], "2", "{v}");
+    // A tensor without its last frame.
+    let n = right.len() / 3;
+    let mut shape = right.shape().to_vec();
+    shape[0] = 2;
+    write_npy(&path, &Tensor::from_i8(shape, elements[..2 * n].to_vec())).expect("writes");
+    refused(&compare, &["frames", "2"]);
+}
+
+/// A channel whose weights are almost zero gives its bias, from calibration to the integer model.
+fn dead_channels_keep_their_bias() {
+    let mut graph = Graph::new("dead");
+    let shape = vec![Dim::Batch(1), Dim::Fixed(2), Dim::Fixed(4), Dim::Fixed(4)];
+    let x = graph.add_input("x", TensorType { dtype: DType::F32, shape });
+    let w =
+        graph.add_constant("w", Tensor::from_f32([3, 2, 1, 1], vec![0.5, -0.25, 1e-12, -2e-12, 0.125, 1.0]));
+    let b = graph.add_constant("b", Tensor::from_f32([3], vec![0.25, 1.5, -0.5]));
+    let types: Vec<TensorType> = [x, w, b].iter().map(|v| graph.value(*v).ty.clone()).collect();
+    let conv = build("Conv", Attrs::new(), &types).expect("reads");
+    let y = graph.add_node("conv", None, conv, &[x, w, b], &["y".to_owned()]).expect("legal")[0];
+    let relu = build("Relu", Attrs::new(), &[graph.value(y).ty.clone()]).expect("reads");
+    let z = graph.add_node("relu", None, relu, &[y], &["z".to_owned()]).expect("legal")[0];
+    graph.outputs.push(z);
+    let dir = tempfile::tempdir().expect("a folder");
+    let (float, data) = (dir.path().join("float"), dir.path().join("x.npy"));
+    file::save(&graph, &float).expect("saves");
+    let numbers: Vec<f32> = (0..8 * 32).map(|i| (i * 29 % 101) as f32 / 50.0 - 1.0).collect();
+    let frames = Tensor::from_f32([8, 2, 4, 4], numbers);
+    write_npy(&data, &frames).expect("writes");
+    let set = dir.path().join("set.toml");
+    let toml =
+        "[dataset]\nname = \"d\"\n[[input]]\nname = \"x\"\nnpy = \"x.npy\"\nsource_layout = \"nchw\"\n";
+    std::fs::write(&set, toml).expect("writes");
+    let config = dir.path().join("config.toml");
+    for (preset, step) in [("all-i8", 0.02), ("all-i16", 0.001)] {
+        std::fs::write(&config, format!("preset = \"{preset}\"\n")).expect("writes");
+        for level in ["1", "4"] {
+            let more = ["--consistency", level, "--config", text(&config)];
+            let (_, q, v) = artefacts(dir.path(), &float, text(&set), &more);
+            let accumulators = v["accumulators"].as_array().expect("a list");
+            assert!(accumulators.len() == 1 && accumulators[0]["saturated_bias"] == 0, "{preset}: {v}");
+            let q = load(&q);
+            let run = |g: &Graph| {
+                let trace =
+                    Engine::new(g.clone(), &Device::Cpu).run(std::slice::from_ref(&frames), &g.outputs);
+                trace.expect("runs").values[&g.outputs[0]].clone()
+            };
+            let (want, got) = (run(&graph), run(&q));
+            for (i, (w, g)) in want.f32s().iter().zip(got.f32s()).enumerate() {
+                assert!((w - g).abs() < step, "{preset}, level {level}, element {i}: {g} for {w}");
+            }
+        }
+    }
+}
+
+fn list<'a>(v: &'a Value, name: &str) -> &'a Vec<Value> {
+    v[name].as_array().unwrap_or_else(|| panic!("{name} in {v}"))
+}
+
+/// What may stay in floats: behind the last products.
+fn cnns_are_integer_but_for_their_tails() {
+    let data = shared("data").expect("seen before");
+    let cases = [
+        ("resnet8_cifar10", 1),
+        ("mobilenetv1_025_vww", 1),
+        ("squeezenet11_imagenet", 3),
+        ("ultraface_rfb320", 21),
+    ];
+    for (model, islands) in cases {
+        let dir = tempfile::tempdir().expect("a folder");
+        let onnx = data.join(format!("models/{model}.onnx"));
+        let example =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/datasets/{model}.calib.toml"));
+        let toml = std::fs::read_to_string(&example).expect("an example");
+        let set = dir.path().join("set.toml");
+        std::fs::write(&set, toml.replace("../../../shared/data", text(&data))).expect("writes");
+        let (g, q, v) = artefacts(dir.path(), &onnx, text(&set), &["--consistency", "4"]);
+        let found = list(&v, "float_islands");
+        assert_eq!(found.len(), islands, "{model}: {found:?}");
+        for island in found {
+            let reason = island["reason"].as_str().expect("a reason");
+            assert!(reason.contains("nothing before it is quantized"), "{model}: {island}");
+            let op = island["op"].as_str().expect("an operator");
+            assert!(
+                !["Conv", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool"].contains(&op),
+                "{model}: {island}"
+            );
+        }
+        for a in list(&v, "accumulators") {
+            assert!(a["saturated_bias"] == 0 && a["bound"].as_u64() > Some(0), "{model}: {a}");
+        }
+        let v = json(0, &["verify", text(&g), text(&q), "--data", text(&set), "--limit", "2"]);
+        assert_eq!(v["consistent"], true, "{model}: {v}");
+        println!("{model}: {} elements of {} tensors", v["compared_elements"], v["compared_layers"]);
+    }
+}
+
+/// Models of ONNX Runtime's quantizer have no islands but what has no integer form, and their integer models run.
+fn models_with_quantizers_are_integer() {
+    let data = shared("data").expect("seen before");
+    let cases = [
+        ("resnet8_cifar10", "input", "output"),
+        ("mobilenetv1_025_vww", "input", "output"),
+        ("squeezenet11_imagenet", "data", "prob"),
+        ("ultraface_rfb320", "input", "scores"),
+    ];
+    for (model, input, output) in cases {
+        for form in ["qdq_u8", "qdq_s8"] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (q, dump) = (dir.path().join("q"), dir.path().join("dump"));
+            let onnx = data.join(format!("quantized_by_onnxruntime/{model}.{form}.onnx"));
+            let v = json(0, &["convert", text(&onnx), "--target", "onnxruntime", "-o", text(&q)]);
+            assert_eq!(list(&v, "float_islands"), &Vec::<Value>::new(), "{model}.{form}");
+            let golden = format!("{input}={}", text(&data.join(format!("golden/{model}.in.{input}.npy"))));
+            let o = samebit(&["run", text(&q), "--input", &golden, "--dump", text(&dump)]);
+            assert!(o.status.success(), "{model}.{form}: {}", String::from_utf8_lossy(&o.stderr));
+            let read =
+                |path: &Path| Array::open(path).and_then(|a| a.read()).unwrap_or_else(|e| panic!("{e}"));
+            let got = read(&dump.join(format!("{output}.npy")));
+            let want = read(&data.join(format!("golden/{model}.{form}.noopt.out.{output}.npy")));
+            assert_eq!(got.shape(), want.shape(), "{model}.{form}");
+            let off = got.f32s().iter().zip(want.f32s()).map(|(g, w)| (g - w).abs()).fold(0f32, f32::max);
+            println!("{model}.{form}: largest difference of {output} from ONNX Runtime {off}");
+            // Softmax differs, and what is before it by a code here and there.
+            assert!(off < 0.06, "{model}.{form}: {off}");
+        }
+    }
+}
