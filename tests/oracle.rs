@@ -118,8 +118,7 @@ impl Sketch<'_> {
         let op = build(name, attrs, &types).unwrap_or_else(|e| panic!("{name}: {e}"));
         let label = self.fresh(name);
         let out = format!("{label}/out");
-        self.graph.add_node(label.clone(), None, op, inputs, &[out]).unwrap_or_else(|e| panic!("{name}: {e}"))
-            [0]
+        self.graph.add_node(label, None, op, inputs, &[out]).unwrap_or_else(|e| panic!("{name}: {e}"))[0]
     }
 
     fn quantized(&mut self, v: ValueId, params: QParams, role: Role) -> ValueId {
