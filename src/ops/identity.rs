@@ -94,7 +94,15 @@ impl Op for Identity {
         let factor = Factor::new(a.requantize, a.rounding, [x.scale(), 1.0], y.scale());
         let factor = factor.ok_or_else(not_a_power)?;
         let mut codes = codes_of(inputs, 0)?;
-        codes.par_iter_mut().for_each(|q| *q = y.place(factor.apply(x.steps(*q))));
+        let of = |q: i32| y.place(factor.apply(x.steps(q)));
+        let (low, high) = inputs[0].dtype().limits().unwrap_or((0, i32::MAX));
+        if high.abs_diff(low) < 256 {
+            // Few codes, many elements.
+            let table: Vec<i32> = (low..=high).map(of).collect();
+            codes.par_iter_mut().for_each(|q| *q = table[q.abs_diff(low) as usize]);
+        } else {
+            codes.par_iter_mut().for_each(|q| *q = of(*q));
+        }
         Ok(Some(params.store(inputs[0].shape(), &codes)))
     }
 
