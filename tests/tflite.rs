@@ -8,11 +8,12 @@ use libtest_mimic::Arguments;
 use samebit::data::{Array, npz_arrays};
 use samebit::exec::Engine;
 use samebit::gpu::Device;
-use samebit::graph::{Graph, ValueId};
+use samebit::graph::{Attrs, CodeParams, Graph, ValueId};
 use samebit::onnx::ImportOptions;
+use samebit::ops::build;
 use samebit::passes::convert::{ConvertOptions, Converted, convert};
-use samebit::quant::Profile;
-use samebit::tensor::{DType, Tensor};
+use samebit::quant::{Profile, QParams, Requantize, Rounding};
+use samebit::tensor::{DType, Tensor, TensorType};
 use std::path::Path;
 use support::{shared, trial};
 
@@ -25,6 +26,7 @@ fn main() {
     let trials = vec![
         trial("every_layer_gives_tflites_codes", absent, every_layer_gives_tflites_codes),
         trial("the_two_sets_of_kernels_are_told_apart", absent, the_two_sets_of_kernels_are_told_apart),
+        trial("halves_of_means_go_away_from_code_0", false, halves_of_means_go_away_from_code_0),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -137,4 +139,22 @@ fn the_two_sets_of_kernels_are_told_apart() {
         let wrong: usize = found.iter().map(|f| f.2).sum();
         assert!(wrong > 1000, "{profile} against {kernels}: {wrong}");
     }
+}
+
+/// TFLite takes the mean of the codes, not of the numbers.
+fn halves_of_means_go_away_from_code_0() {
+    let params = QParams::per_tensor(DType::I8, 0.5, -128).expect("legal");
+    let attrs = Attrs::new().sizes("kernel_shape", &[1, 2]).sizes("strides", &[1, 2]);
+    let ty = TensorType::new(DType::F32, vec![1, 1, 1, 6]);
+    let pool = build("AveragePool", attrs, &[ty]).expect("reads");
+    let x = Tensor::from_i8([1, 1, 1, 6], vec![-3, -4, 3, 4, -128, -127]);
+    let mean = |mode: Requantize, rounding: Rounding| {
+        let mut p = CodeParams::new([params.clone()], params.clone(), Vec::new());
+        p.arithmetic.requantize = mode;
+        p.arithmetic.rounding = rounding;
+        let y = pool.integer(&p, std::slice::from_ref(&x)).expect("computes").expect("has an integer form");
+        y.codes().expect("codes")
+    };
+    assert_eq!(mean(Requantize::DoublingAway, Rounding::HalfAway), [-4, 4, -128]);
+    assert_eq!(mean(Requantize::Fixed, Rounding::HalfAway), [-3, 4, -127]);
 }

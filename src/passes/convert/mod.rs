@@ -6,17 +6,21 @@
 //! `Quantize`: a float island, which is listed with its reason. A product that no quantizer follows gives numbers: f32 of
 //! its sums times the scales.
 
+mod border;
 mod bound;
+mod constants;
 mod group;
 mod tables;
 
-use super::{PassError, from_qdq, internals};
+use super::{PassError, from_qdq};
 use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
-use crate::ops::{dequantize, fake_quant, has_table, identity, integer, quantize};
+use crate::ops::{dequantize, has_table, identity, integer, quantize};
 use crate::quant::{Profile, QParams, Role};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
+use border::{with_quantizers, with_taps};
+use constants::{constant_codes, numbers_of};
 use group::{Chain, End, chain};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -624,36 +628,6 @@ impl<'a> Conversion<'a> {
     }
 }
 
-/// With the insides of composite operators declared where that was not done, as in models that come with their quantizers:
-/// bounded ones have fixed scales.
-fn with_taps(graph: &Graph) -> Result<Graph, PassError> {
-    let all = graph.nodes().iter().filter(|n| n.op.has_integer_form()).map(|n| n.id).collect();
-    let mut graph = graph.clone();
-    internals::declare(&mut graph, &all, "minmax", false)?;
-    Ok(graph)
-}
-
-/// With a quantizer before each node that gives codes: it changes no number, and ends what comes before it.
-fn with_quantizers(mut graph: Graph) -> Result<Graph, PassError> {
-    let mut i = 0;
-    while i < graph.nodes().len() {
-        let node = graph.nodes()[i].clone();
-        let x = node.inputs.first().copied();
-        let quantizes = matches!(node.op.quant_rule(), QuantRule::Quantize(_));
-        let params = from_qdq::constant_params(&graph, i).filter(|p| quantizes && p.scales().len() == 1);
-        if let (Some(x), Some(params)) = (x.filter(|x| graph.value(*x).constant.is_none()), params) {
-            let (name, value) =
-                (graph.fresh_node(&node.name), graph.fresh_value(&graph.value(node.outputs[0]).name));
-            let op = fake_quant(from_qdq::quantizer(params, Role::Output));
-            let made = graph.insert_node(i, &name, op, &[x], &[value]).map_err(|e| refused(&node, e))?;
-            i += 1;
-            graph.replace_input(i, x, made[0]);
-        }
-        i += 1;
-    }
-    Ok(graph)
-}
-
 fn no_form(node: &Node) -> String {
     format!("{} has no integer form here", node.op.def().name)
 }
@@ -664,30 +638,6 @@ fn clamped(params: &QParams, low: f32, high: f32) -> CodeOutput {
     let step = params.step(0);
     let (low, high) = (step.quantize(low).max(least), step.quantize(high).min(most));
     CodeOutput::Codes { params: params.clone(), low: low.min(high), high }
-}
-
-/// The place of an element of a tensor among parameters along their axis.
-fn index(params: &QParams, shape: &[usize], i: usize) -> usize {
-    let inner: usize = params.axis().map_or(1, |a| shape[a + 1..].iter().product());
-    i / inner.max(1) % params.scales().len()
-}
-
-/// What constant codes stand for.
-fn numbers_of(codes: &Tensor, params: &QParams) -> Tensor {
-    let steps: Vec<_> = (0..params.scales().len()).map(|i| params.step(i)).collect();
-    let all = codes.codes().expect("codes that were made before");
-    let one = |(i, c): (usize, i32)| steps[index(params, codes.shape(), i)].dequantize(c);
-    Tensor::from_f32(codes.shape(), all.into_iter().enumerate().map(one).collect())
-}
-
-/// Codes of a constant.
-fn constant_codes(tensor: &Tensor, params: &QParams) -> Result<Tensor, OpError> {
-    let numbers = tensor.as_f32().ok_or(OpError::DType { input: 0, expected: "f32", got: tensor.dtype() })?;
-    let steps: Vec<_> = (0..params.scales().len()).map(|i| params.step(i)).collect();
-    let code = |(i, x): (usize, &f32)| steps[index(params, tensor.shape(), i)].quantize(*x);
-    let codes: Vec<i32> = numbers.iter().enumerate().map(code).collect();
-    let made = Tensor::from_codes(params.dtype(), tensor.shape(), &codes);
-    made.ok_or(OpError::Parameters { what: "constant", index: 0 })
 }
 
 /// An operator that passes codes through, for codes of these parameters.
