@@ -1,11 +1,13 @@
 //! Sums, differences and products of codes.
 
 use crate::graph::codes::codes_of;
+use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid};
 use crate::graph::{CodeParams, OpError};
-use crate::ops::broadcast::{Walk, concrete};
+use crate::ops::broadcast::{Walk, addresses, concrete, extent};
+use crate::ops::integer::device::{FinishParams, Finisher, four, mode, words};
 use crate::ops::integer::sums::not_a_power;
 use crate::ops::unary::CHUNK;
-use crate::quant::{Addition, Factor, Step};
+use crate::quant::{Addends, Addition, Factor, Requantize};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -43,13 +45,104 @@ pub(super) fn sum(params: &CodeParams, inputs: &[Tensor], negative: bool) -> Res
     pairs(params, inputs, |a, b| addition.apply(a, twice - b))
 }
 
-/// The exact product, requantized once.
-pub(super) fn product(params: &CodeParams, inputs: &[Tensor]) -> Result<Tensor, OpError> {
+/// The factor of products.
+fn factor(params: &CodeParams) -> Result<Factor, OpError> {
     let (a, b, y) = (params.input(0)?, params.input(1)?, params.output()?);
     let arithmetic = params.arithmetic;
     let scales = [a.scale(), b.scale()];
-    let factor = Factor::new(arithmetic.requantize, arithmetic.rounding, scales, y.scale());
-    let factor = factor.ok_or_else(not_a_power)?;
-    let of = |s: &Step, c: i32| s.steps(c);
-    pairs(params, inputs, |p, q| y.place(factor.apply(of(&a, p) * of(&b, q))))
+    Factor::new(arithmetic.requantize, arithmetic.rounding, scales, y.scale()).ok_or_else(not_a_power)
+}
+
+/// The exact product, requantized once.
+pub(super) fn product(params: &CodeParams, inputs: &[Tensor]) -> Result<Tensor, OpError> {
+    let (a, b, y, factor) = (params.input(0)?, params.input(1)?, params.output()?, factor(params)?);
+    pairs(params, inputs, |p, q| y.place(factor.apply(a.steps(p) * b.steps(q))))
+}
+
+crate::params! {
+    /// `Params` of `binary_codes.wgsl`.
+    struct Params {
+        finish: FinishParams, n4: u32, n: u32, c: u32, c4: u32, dims: [u32; 8],
+        a_how: [u32; 4], a_strides: [u32; 8], b_how: [u32; 4], b_strides: [u32; 8],
+        b_zero: i32, sign: i32, none: u32,
+    }
+}
+
+macro_rules! kernel {
+    ($name:literal, $file:literal) => {
+        crate::kernel!(
+            $name,
+            Params,
+            [
+                "shared/grid.wgsl",
+                "shared/lanes.wgsl",
+                "shared/broadcast.wgsl",
+                "shared/bits.wgsl",
+                "shared/round_even.wgsl",
+                "shared/wide.wgsl",
+                "shared/requantize.wgsl",
+                "shared/finish.wgsl",
+                $file,
+                "binary_codes.wgsl"
+            ]
+        )
+    };
+}
+
+pub(in crate::ops) static ADD: Kernel = kernel!("add_codes", "codes/add.wgsl");
+pub(in crate::ops) static MUL: Kernel = kernel!("mul_codes", "codes/mul.wgsl");
+
+fn lower(
+    params: &CodeParams,
+    io: &Io,
+    kernel: &'static Kernel,
+    finisher: Finisher,
+    negative: bool,
+) -> Result<Lowering, OpError> {
+    let out = &io.outputs[0];
+    let [n4, n, c, c4] = extent(out);
+    let (dims, [a, b]) = addresses(out, [&io.inputs[0], &io.inputs[1]]);
+    let of = Params {
+        finish: finisher.params,
+        n4,
+        n,
+        c,
+        c4,
+        dims,
+        a_how: a.how,
+        a_strides: a.strides,
+        b_how: b.how,
+        b_strides: b.strides,
+        b_zero: params.input(1)?.zero_point(),
+        sign: if negative { -1 } else { 1 },
+        none: 0,
+    };
+    let bind = [Operand::Input(0), Operand::Input(1), Operand::Table(0), Operand::Output(0)];
+    Ok(finisher.run(Dispatch::new(kernel, &of, bind, flat_grid(n4 as usize))))
+}
+
+/// The dispatch of [`product`].
+pub(super) fn lower_product(params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
+    lower(params, io, &MUL, Finisher::of_factors(params, &[factor(params)?])?, false)
+}
+
+/// The dispatch of [`sum`].
+pub(super) fn lower_sum(params: &CodeParams, io: &Io, negative: bool) -> Result<Lowering, OpError> {
+    let (a, b, y) = (params.input(0)?, params.input(1)?, params.output()?);
+    let addition = Addition::new(params.arithmetic.requantize, a, b, y).ok_or_else(not_a_power)?;
+    let of = |f: Factor| four(words(f).1).collect::<Vec<u32>>();
+    let (number, table) = match addition.factors() {
+        Addends::Exact { by: [m, n], shift } => {
+            let words = |v: u128| (0..4).map(move |i| (v >> (32 * i)) as u32);
+            let multiplier = |v: u128| words(v).chain([0; 8]);
+            let shift = four([0, shift.cast_unsigned(), 0]);
+            (mode(Requantize::Fixed), multiplier(m).chain(multiplier(n)).chain(shift).collect())
+        }
+        Addends::Doubling([m, n], to_y) => (words(to_y).0, [of(m), of(n), of(to_y)].concat()),
+        Addends::Float([m, n]) => {
+            let table = [of(Factor::Float(m)), of(Factor::Float(n)), of(Factor::Float(1.0))].concat();
+            (mode(Requantize::Float), table)
+        }
+    };
+    lower(params, io, &ADD, Finisher::of_words(params, number, table)?, negative)
 }

@@ -32,23 +32,64 @@ pub(in crate::ops) fn steps_of(
     Ok(codes)
 }
 
+/// How the target ends sums of products.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// Codes, by a factor of each channel.
+    Codes(Requantizer),
+    /// Codes of the sum and of a tensor that is added.
+    Added {
+        /// Factors of both, of each channel.
+        adder: Adder,
+        /// The quantizer of what is added.
+        addend: Step,
+    },
+    /// 32 bits of the sums.
+    Sums,
+    /// Numbers, by the scale of each channel.
+    Real(Vec<f32>),
+}
+
+impl Ending {
+    /// What the parameters say.
+    ///
+    /// # Errors
+    /// Parameters that the target's arithmetic cannot compute with.
+    pub(super) fn new(params: &CodeParams) -> Result<Ending, OpError> {
+        let x = params.input(0)?;
+        let scales = weight_scales(params)?;
+        let arithmetic = params.arithmetic;
+        Ok(match (&params.output, &params.addend) {
+            (CodeOutput::Sums, _) => Ending::Sums,
+            (CodeOutput::Real, _) => Ending::Real(scales.iter().map(|w| x.scale() * w).collect()),
+            (CodeOutput::Codes { .. }, Some(p)) if p.scales().len() == 1 => {
+                let (addend, y) = (p.step(0), params.output()?);
+                let adder = Adder::new(arithmetic.rounding, x.scale(), scales, params.bound, &addend, y);
+                Ending::Added { adder, addend }
+            }
+            (CodeOutput::Codes { .. }, Some(_)) => {
+                return Err(OpError::Parameters { what: "addend", index: 0 });
+            }
+            (CodeOutput::Codes { .. }, None) => {
+                let y = params.output()?;
+                let r = Requantizer::new(arithmetic.requantize, arithmetic.rounding, x.scale(), scales, y);
+                Ending::Codes(r.ok_or_else(not_a_power)?)
+            }
+        })
+    }
+}
+
 /// What becomes of sums of products: a bias is added, and the target requantizes.
 #[derive(Debug)]
 pub(in crate::ops) struct Finish<'a> {
-    kind: Kind<'a>,
+    ending: Ending,
+    /// The codes that are added, where there are some.
+    addend: &'a Tensor,
     bias: Option<Vec<i32>>,
     saturates: bool,
     channels: usize,
     /// Neighbours that share a channel.
     inner: usize,
-}
-
-#[derive(Debug)]
-enum Kind<'a> {
-    Codes(Requantizer),
-    Added { adder: Adder, addend: Step, codes: &'a Tensor },
-    Sums,
-    Real(Vec<f32>),
 }
 
 /// The scales of weights, one or one a channel.
@@ -69,32 +110,13 @@ impl<'a> Finish<'a> {
         shape: &[usize],
         axis: usize,
     ) -> Result<Finish<'a>, OpError> {
-        let x = params.input(0)?;
-        let scales = weight_scales(params)?;
-        let arithmetic = params.arithmetic;
-        let kind = match (&params.output, &params.addend) {
-            (CodeOutput::Sums, _) => Kind::Sums,
-            (CodeOutput::Real, _) => Kind::Real(scales.iter().map(|w| x.scale() * w).collect()),
-            (CodeOutput::Codes { .. }, Some(p)) if p.scales().len() == 1 => {
-                let (addend, y) = (p.step(0), params.output()?);
-                let adder = Adder::new(arithmetic.rounding, x.scale(), scales, params.bound, &addend, y);
-                Kind::Added { adder, addend, codes: inputs.last().ok_or(OpError::MissingInput { input: 3 })? }
-            }
-            (CodeOutput::Codes { .. }, Some(_)) => {
-                return Err(OpError::Parameters { what: "addend", index: 0 });
-            }
-            (CodeOutput::Codes { .. }, None) => {
-                let y = params.output()?;
-                let r = Requantizer::new(arithmetic.requantize, arithmetic.rounding, x.scale(), scales, y);
-                Kind::Codes(r.ok_or_else(not_a_power)?)
-            }
-        };
         let products = inputs.len() - usize::from(params.addend.is_some());
         let bias = (products > 2).then(|| codes_of(inputs, 2)).transpose()?;
         Ok(Finish {
-            kind,
+            ending: Ending::new(params)?,
+            addend: inputs.last().ok_or(OpError::MissingInput { input: 0 })?,
             bias,
-            saturates: arithmetic.accumulator == Accumulator::Saturating32,
+            saturates: params.arithmetic.accumulator == Accumulator::Saturating32,
             channels: shape[axis],
             inner: shape[axis + 1..].iter().product(),
         })
@@ -125,19 +147,19 @@ impl<'a> Finish<'a> {
             });
             out
         };
-        match &self.kind {
-            Kind::Codes(r) => params.store(shape, &each(&|at, sum| r.apply(channel(at), sum))),
-            Kind::Added { adder, addend, codes } => {
-                let codes = codes.codes().expect("the type was checked");
+        match &self.ending {
+            Ending::Codes(r) => params.store(shape, &each(&|at, sum| r.apply(channel(at), sum))),
+            Ending::Added { adder, addend } => {
+                let codes = self.addend.codes().expect("the type was checked");
                 let f = |at: usize, sum: i64| adder.apply(channel(at), sum, addend.steps(codes[at]));
                 params.store(shape, &each(&f))
             }
             #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
-            Kind::Sums => {
+            Ending::Sums => {
                 let all = each(&|_, sum| sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32);
                 Tensor::from_i32(shape, all)
             }
-            Kind::Real(scales) => {
+            Ending::Real(scales) => {
                 let mut out = vec![0f32; sums.len()];
                 for (at, (o, s)) in out.iter_mut().zip(sums).enumerate() {
                     let scale = scales[if scales.len() == 1 { 0 } else { channel(at) }];
