@@ -1,6 +1,6 @@
 // y = f(a, b) with both operands broadcast to y; f comes from a file under binary/, the element types from
 // shared/binary_*.wgsl. One invocation computes one group of four elements of y.
-// y: n elements in n4 groups. Linear, or channels-last with c of 4*c4 lanes in use (c is 0 when linear).
+// y: n elements in n4 groups, in rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 // a, b: in y's layout, addressed as shared/broadcast.wgsl says. dims: axes of y as they lie in memory.
 struct Params {
     epilogue: Epilogue,
@@ -51,6 +51,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    let out = epilogue(f(load_a(i), load_b(i), params.p));
-    y[i] = select(Y(), out, lanes_in_use(i, params.c, params.c4));
+    let used = lanes_in_use(i, params.c, params.c4);
+    y[i] = select(Y(), epilogue(f(load_a(i), load_b(i), params.p), used), used);
 }

@@ -1,6 +1,6 @@
 // y = x in another element type, as Rust's `as` converts; a bool is whether x is not 0. PRECISION: what an f32 y is rounded to.
 // x, y: words, n4 groups of four, any layout. One invocation computes one group. FROM, TO: the types, numbered as below.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
     c: u32,

@@ -1,6 +1,6 @@
 // y = min(max(x, low), high) element by element.
 // x, y: n4 groups of four i32, any layout. One invocation computes one group.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
     c: u32,

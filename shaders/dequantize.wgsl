@@ -1,6 +1,6 @@
 // y = f32(x - zero_point) * scale.
 // x: codes as i32 in n4 groups of four, any layout; y: f32, likewise. One invocation computes one group.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
     c: u32,

@@ -1,8 +1,8 @@
-// y = dequantize(quantize(x)) element by element (shared/quantize.wgsl); NaN becomes 0.
+// y = dequantize(quantize(x)) element by element (shared/quantize.wgsl); NaN becomes 0 and is counted in slot.
 // x, y: n4 groups of four f32, any layout. One invocation computes one group.
 // table: channels (at least 2) rows of scale, 1/scale (bits), zero point. Element e of the linear order belongs to row
-// e / inner % channels, or where by_lane is 1, in a channels-last layout of c of 4*c4 lanes, to that of its lane.
-// Where c is not 0 the lanes beyond c are kept at zero.
+// e / inner % channels, or where by_lane is 1, in a channels-last layout, to that of its lane.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
     c: u32,
@@ -12,6 +12,7 @@ struct Params {
     by_lane: u32,
     low: i32,
     high: i32,
+    slot: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -22,7 +23,7 @@ struct Params {
 fn quantizer(i: u32) -> Quantizer {
     var q = Quantizer(vec4<f32>(1.0), vec4<f32>(1.0), vec4<i32>(0), params.low, params.high);
     let lanes = vec4<u32>(0u, 1u, 2u, 3u);
-    var row = min(lanes + 4u * (i % max(params.c4, 1u)), vec4<u32>(params.channels - 1u));
+    var row = min(lanes + 4u * (i % params.c4), vec4<u32>(params.channels - 1u));
     if params.by_lane == 0u {
         row = ((lanes + 4u * i) / params.inner) % params.channels;
     }
@@ -41,6 +42,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let q = quantizer(i);
-    let out = dequantize(quantize(x[i], q), q);
-    y[i] = select(vec4<f32>(0.0), out, lanes_in_use(i, params.c, params.c4));
+    let used = lanes_in_use(i, params.c, params.c4);
+    count_nan(x[i], used, params.slot);
+    y[i] = select(vec4<f32>(0.0), dequantize(quantize(x[i], q), q), used);
 }

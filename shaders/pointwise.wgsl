@@ -1,6 +1,6 @@
 // y = epilogue(x) element by element (shared/epilogue.wgsl).
 // x, y: n4 groups of four f32, any layout. One invocation computes one group.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     epilogue: Epilogue,
     n4: u32,
@@ -18,5 +18,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    y[i] = select(vec4<f32>(0.0), epilogue(x[i]), lanes_in_use(i, params.c, params.c4));
+    let used = lanes_in_use(i, params.c, params.c4);
+    y[i] = select(vec4<f32>(0.0), epilogue(x[i], used), used);
 }

@@ -1,6 +1,6 @@
 // Codes of x by one quantizer (shared/quantize.wgsl).
 // x: n4 groups of four f32, any layout; y: codes as i32, likewise. One invocation computes one group.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
     c: u32,

@@ -1,6 +1,6 @@
 // y = f(x) element by element; f comes from a file under unary/, the element types from shared/unary_*.wgsl.
 // x, y: n4 groups of four, any layout. One invocation computes one group.
-// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+// Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     epilogue: Epilogue,
     n4: u32,
@@ -21,6 +21,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let v = x[i];
-    let out = epilogue(keep_nan(v, f(v, params.a, params.b)));
-    y[i] = select(Y(), out, lanes_in_use(i, params.c, params.c4));
+    let used = lanes_in_use(i, params.c, params.c4);
+    y[i] = select(Y(), epilogue(keep_nan(v, f(v, params.a, params.b)), used), used);
 }

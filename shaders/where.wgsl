@@ -1,6 +1,6 @@
 // out = x where cond, else y, all broadcast to out. One invocation computes one group of four elements.
-// cond: bool (0 or 1). x, y, out: words of any one type. out: n elements in n4 groups, linear, or channels-last with
-// c of 4*c4 lanes in use (c is 0 when linear). The others in its layout, addressed as shared/broadcast.wgsl says.
+// cond: bool (0 or 1). x, y, out: words of any one type. out: n elements in n4 groups, in rows of c elements, each in c4
+// groups (View::groups); lanes beyond c are kept at zero. The others in its layout, addressed as shared/broadcast.wgsl says.
 struct Params {
     n4: u32,
     n: u32,

@@ -2,7 +2,7 @@
 //! tables and mantissas inside may be off, as derived at each test.
 
 use samebit::graph::sample::Rng;
-use samebit::graph::{Attrs, CodeParams, Op};
+use samebit::graph::{Attrs, CodeParams, Op, Scratch};
 use samebit::ops::build;
 use samebit::quant::QParams;
 use samebit::tensor::{DType, Tensor, TensorType};
@@ -200,4 +200,35 @@ fn several_scales_are_refused_and_other_operators_have_no_integer_form_yet() {
     assert_eq!(error.to_string(), "input 0 needs one scale and one zero point");
     let erf = op("Erf", Attrs::new(), &[&[2]]);
     assert!(erf.integer(&params, &[x]).expect("no error").is_none());
+}
+
+/// Codes of 8 bits take another way through the processor than the same codes in 16 bits.
+#[test]
+fn the_type_that_holds_codes_changes_no_result() {
+    let def = samebit::ops::by_name("Integer").expect("an operator");
+    let mut compared = 0;
+    for seed in 0..6 {
+        let mut rng = Rng::new(seed);
+        for sample in (def.samples)(&mut rng) {
+            let inputs: Vec<Tensor> = sample.inputs.iter().map(|i| i.draw(&mut rng)).collect();
+            let types: Vec<TensorType> = inputs.iter().map(Tensor::ty).collect();
+            let narrow = build("Integer", sample.attrs.clone(), &types).expect("reads");
+            let (op, params) = narrow.integer_of().expect("an operator on codes");
+            let (mut params, mut wide) = (params.clone(), inputs.clone());
+            for (p, t) in params.inputs.iter_mut().zip(&mut wide) {
+                let Some(old) = p.as_mut().filter(|p| [DType::I8, DType::U8].contains(&p.dtype())) else {
+                    continue;
+                };
+                let (scales, zeros) = (old.scales().to_vec(), old.zero_points().to_vec());
+                *old = QParams::new(DType::I16, false, scales, zeros, old.axis()).expect("legal");
+                *t = Tensor::from_codes(DType::I16, t.shape(), &t.codes().expect("codes")).expect("fits");
+            }
+            let of = |op: &dyn Op, inputs: &[Tensor]| op.eval(&Scratch::new(), inputs).expect("computes");
+            let other = samebit::ops::integer(Arc::clone(op), params);
+            let (a, b) = (of(narrow.as_ref(), &inputs), of(other.as_ref(), &wide));
+            assert_eq!(a, b, "{:?}", sample.attrs);
+            compared += 1;
+        }
+    }
+    assert!(compared > 200, "{compared}");
 }

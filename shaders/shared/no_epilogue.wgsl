@@ -3,6 +3,6 @@ struct Epilogue {
     pad: array<vec4<u32>, 2>,
 }
 
-fn epilogue(y: Y) -> Y {
+fn epilogue(y: Y, used: vec4<bool>) -> Y {
     return y;
 }

@@ -44,6 +44,6 @@ fn store4(z: u32, i: u32, j: u32, s: Sum) {
         let at = i * params.c_row + column * params.c_col;
         v += params.beta * vec4<f32>(c[at.x], c[at.y], c[at.z], c[at.w]);
     }
-    v = epilogue(v);
+    v = epilogue(v, j + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.n));
     put(z, i, j, v);
 }

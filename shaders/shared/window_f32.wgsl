@@ -39,6 +39,7 @@ fn bias_of(q: u32) -> vec4<f32> {
 fn store(p: u32, q: u32, s: vec4<f32>, bias: vec4<f32>) {
     if p < params.pixels && q < params.output.w {
         let i = p * params.output.w + q;
-        y[i] = mask_lanes(epilogue(s + bias), i, params.o, params.output.w);
+        let used = lanes_in_use(i, params.o, params.output.w);
+        y[i] = select(V(), epilogue(s + bias, used), used);
     }
 }

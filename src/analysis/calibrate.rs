@@ -14,6 +14,7 @@ use crate::gpu::Device;
 use crate::graph::{Graph, Node, NodeId, QuantRule, ValueId, file};
 use crate::observers::{self, Observer, Summary};
 use crate::ops::fake_quant;
+use crate::passes::convert::simulated;
 use crate::passes::fuse;
 use crate::passes::internals::exposed;
 use crate::passes::prepare::Prepared;
@@ -444,6 +445,15 @@ pub fn refuse_unfit(label: &str, graph: &Graph) -> Result<(), Error> {
     Err(Error::Usage(format!(
         "{label}: quantizers in a state that does not fit evaluation (`samebit calibrate` brings them to validation):\n  {named}{more}"
     )))
+}
+
+/// What runs in place of a graph: itself, or the operators on codes that a simulation at level 4 is made of.
+///
+/// # Errors
+/// As [`refuse_unfit`], and what has no integer model.
+pub fn runnable(label: &str, graph: Graph) -> Result<Graph, Error> {
+    refuse_unfit(label, &graph)?;
+    simulated(graph).map_err(|source| Error::Pass { path: label.into(), source: Box::new(source) })
 }
 
 /// The state of a graph's quantizers, with counts where there are several; none without quantizers.

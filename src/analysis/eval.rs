@@ -1,5 +1,6 @@
 //! Evaluation of one or more models on a data set, side by side on the same frames.
 
+use super::nan::Nans;
 use super::running::{Running, start};
 use crate::data::dump::DumpWriter;
 use crate::data::metrics::{Agreement, AgreementFigures, Frames, Metric, TopK};
@@ -56,6 +57,8 @@ pub struct ModelReport {
     pub cpu_ops: Vec<(String, String)>,
     /// What should be known of it: a halved batch, an output that has no classes.
     pub warnings: Vec<String>,
+    /// NaN that its quantizers were given.
+    pub nans: Nans,
 }
 
 impl ModelReport {

@@ -1,6 +1,7 @@
 //! Models while they are being measured.
 
 use super::eval::{Candidate, EvalOptions, ModelReport};
+use super::nan::Nans;
 use crate::data::metrics::{MetricError, is_classes};
 use crate::data::{Batch, BoundDataset, Dataset, LoaderOptions};
 use crate::error::Error;
@@ -13,18 +14,20 @@ use std::time::{Duration, Instant};
 
 /// The models on a device, the data set as their inputs, and how it is read.
 pub(super) fn start(
-    candidates: Vec<Candidate>,
+    mut candidates: Vec<Candidate>,
     device: &Device,
     data: &Dataset,
     options: &EvalOptions,
 ) -> Result<(Vec<Running>, BoundDataset, LoaderOptions), Error> {
-    for c in &candidates {
-        super::calibrate::refuse_unfit(&c.label, &c.graph)?;
+    let mut about = Vec::new();
+    for c in &mut candidates {
+        about.push((c.graph.stage.name(), super::calibrate::state(&c.graph)));
+        c.graph = super::calibrate::runnable(&c.label, std::mem::replace(&mut c.graph, Graph::new("")))?;
     }
     let bound = bind(&candidates, data)?;
     let mut running = Vec::new();
-    for c in candidates {
-        running.push(Running::new(c, device, data.is_labelled(), options)?);
+    for (c, about) in candidates.into_iter().zip(about) {
+        running.push(Running::new(c, about, device, data.is_labelled(), options)?);
     }
     // Before hours of work, not at the sample that has it.
     for r in &running {
@@ -85,11 +88,16 @@ pub(super) struct Running {
     pub dispatches: u64,
     pub cpu_ops: Vec<(String, &'static str)>,
     warnings: Vec<String>,
+    /// NaN that quantizers were given.
+    pub nans: Nans,
+    /// Quantizers whose first NaN was found.
+    located: Vec<String>,
 }
 
 impl Running {
     fn new(
         candidate: Candidate,
+        (stage, state): (&'static str, Option<String>),
         device: &Device,
         labelled: bool,
         options: &EvalOptions,
@@ -105,8 +113,6 @@ impl Running {
                 None => warnings.push(format!("no top-1: output {name} is {ty}, not [N, classes]")),
             }
         }
-        let stage = graph.stage.name();
-        let state = super::calibrate::state(&graph);
         let mut engine = Engine::new(graph, device);
         if let Some(n) = options.batch {
             engine = engine.with_batch(n);
@@ -123,6 +129,8 @@ impl Running {
             dispatches: 0,
             cpu_ops: Vec::new(),
             warnings,
+            nans: Nans::default(),
+            located: Vec::new(),
         })
     }
 
@@ -146,6 +154,12 @@ impl Running {
         self.timed += batch.frames();
         self.dispatches += trace.dispatches;
         self.cpu_ops = trace.cpu_ops;
+        if !trace.nans.is_empty() {
+            let samples: Vec<(usize, String)> =
+                batch.positions.iter().copied().zip(batch.ids.iter().cloned()).collect();
+            let (engine, located) = (&mut self.engine, &mut self.located);
+            self.nans.join(&Nans::of_run(engine, trace.nans, &batch.inputs, &samples, located)?);
+        }
         let of = |(name, v): &(String, ValueId)| (name.clone(), batch.without_padding(&trace.values[v]));
         Ok(self.watched.iter().map(of).collect())
     }
@@ -170,6 +184,7 @@ impl Running {
             dispatches: self.dispatches,
             cpu_ops: self.cpu_ops.into_iter().map(|(node, why)| (node, why.to_owned())).collect(),
             warnings,
+            nans: self.nans,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `samebit calibrate`: from a float model and a data set to a fake-quant graph with frozen scales.
 
 use super::files::Files;
-use super::model::CutArgs;
+use super::model::{CutArgs, target_profile};
 use super::output::{save_graph, shown};
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::{Observed, PassOptions, QuantizerReport, fill, is_constant, observe};
@@ -11,7 +11,7 @@ use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::graph::{Graph, NodeId, Stage};
+use crate::graph::{Graph, NodeId, Stage, Target};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
 use crate::passes::prepare::{Prepared, prepare_model, recalibration};
@@ -104,11 +104,14 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
                 "has quantizers already, which --config and --ranges would change: calibrate the float model";
             return Err(Error::Usage(format!("{}: {what}", args.model.display())));
         }
-        if let Some(level) = args.consistency.filter(|l| *l > 1) {
-            let what = "its imported scales are no powers of two; supported for models with quantizers: 0, 1";
+        if let Some(level) = args.consistency.filter(|l| *l == 2) {
+            let what =
+                "its imported scales are no powers of two; supported for models with quantizers: 0, 1, 4";
             return Err(Error::Usage(format!("{}: --consistency {level}: {what}", args.model.display())));
         }
-        recalibration(loaded, args.observer.as_deref()).map_err(|e| about(args, &e))?
+        let profile = config.profile().map_err(|e| about(args, &e))?;
+        let target = Target { profile, level: config.consistency.unwrap_or(1) };
+        recalibration(loaded, args.observer.as_deref(), target).map_err(|e| about(args, &e))?
     };
     let device = Device::open(&args.common.device)?;
     let observed = match (&args.from_stats, &args.data) {
@@ -175,16 +178,14 @@ fn config(args: &CalibrateArgs) -> Result<QuantConfig, Error> {
         config.observer = Some(ObserverText(observer.clone()));
     }
     config.target = args.target.clone().or(config.target);
+    config.profile = config.target.as_deref().map(target_profile).transpose()?;
     config.consistency = args.consistency.or(config.consistency);
     for text in config.observers() {
         observers::parse(text).map_err(|e| Error::Usage(e.to_string()))?;
     }
-    if let Some(target) = config.target.as_deref().filter(|t| *t != "samebit") {
-        return Err(Error::Usage(format!("there is no target {target:?}; supported: samebit")));
-    }
-    if let Some(level) = config.consistency.filter(|l| *l > 2) {
-        let why = "levels 3 and 4 simulate the exported integer operators, which do not exist yet";
-        return Err(Error::Usage(format!("--consistency {level}: {why}; supported: 0, 1, 2")));
+    if config.consistency == Some(3) {
+        let why = "level 3 simulates exported tables in floats, which does not exist yet";
+        return Err(Error::Usage(format!("--consistency 3: {why}; supported: 0, 1, 2, 4")));
     }
     Ok(config)
 }

@@ -1,29 +1,30 @@
 //! `samebit convert`: operators on codes in place of quantizers.
 
 use super::files::Files;
-use super::{Common, Outcome, show};
+use super::model::target_profile;
+use super::{Common, Outcome, output, show};
 use crate::error::Error;
-use crate::graph::{Graph, NodeId, file};
+use crate::graph::{Graph, NodeId};
 use crate::model;
 use crate::onnx::ImportOptions;
 use crate::passes::convert::{ConvertOptions, Converted, convert};
-use crate::quant::Profile;
 use clap::Args;
 use globset::Glob;
 use serde_json::json;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
     /// Calibrated graph file, or an ONNX model with quantizers
     model: PathBuf,
-    /// Graph file to write
+    /// Graph file to write; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Whose arithmetic it has: a profile that comes with the engine, or a TOML file of one
-    #[arg(long, value_name = "PROFILE", default_value = "samebit")]
-    target: String,
+    /// Whose arithmetic it has: a profile that comes with the engine, or a TOML file of one (default: the one that the
+    /// graph was calibrated for)
+    #[arg(long, value_name = "PROFILE")]
+    target: Option<String>,
     /// Nodes that stay in f32 between quantizers
     #[arg(long, value_name = "GLOB")]
     preserve: Vec<String>,
@@ -35,17 +36,6 @@ impl ConvertArgs {
     pub(super) fn files(&self) -> Files<'_> {
         Files::default().reads(&self.model).writes("-o", Some(&self.output))
     }
-}
-
-/// A profile by name, or from a file.
-pub(super) fn profile(name: &str) -> Result<Profile, Error> {
-    let path = Path::new(name);
-    let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("--target {name}: {e}"));
-    if !Profile::names().contains(&name) && path.extension().is_some_and(|e| e == "toml") {
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
-        return Profile::parse(&text).map_err(|e| wrong(&e));
-    }
-    Profile::builtin(name).map_err(|e| wrong(&e))
 }
 
 fn preserved(graph: &Graph, patterns: &[String]) -> Result<HashSet<NodeId>, Error> {
@@ -64,16 +54,15 @@ fn preserved(graph: &Graph, patterns: &[String]) -> Result<HashSet<NodeId>, Erro
 
 pub(super) fn run(args: &ConvertArgs) -> Result<Outcome, Error> {
     let graph = model::load(&args.model, &ImportOptions::default())?;
-    let options =
-        ConvertOptions { profile: profile(&args.target)?, preserve: preserved(&graph, &args.preserve)? };
+    let profile = args.target.as_deref().map(target_profile).transpose()?;
+    let options = ConvertOptions { profile, preserve: preserved(&graph, &args.preserve)? };
     let wrong = |e| Error::Usage(format!("{}: {e}", args.model.display()));
     let converted = convert(&graph, &options).map_err(wrong)?;
-    file::save(&converted.graph, &args.output)
-        .map_err(|source| Error::Save { path: args.output.clone(), source: Box::new(source) })?;
+    output::save_graph(&converted.graph, &args.output)?;
     if !args.common.quiet {
         report(args, &converted);
     }
-    Ok(Outcome::fine(summary(&options.profile, &converted)))
+    Ok(Outcome::fine(summary(&converted)))
 }
 
 fn integer_ops(graph: &Graph) -> usize {
@@ -84,7 +73,7 @@ fn report(args: &ConvertArgs, c: &Converted) {
     let (on_codes, islands) = (integer_ops(&c.graph), c.islands.len());
     show::line(&format!(
         "{}: {} nodes, {on_codes} operators on codes, {islands} in f32",
-        args.output.display(),
+        output::shown(&args.output).display(),
         c.graph.nodes().len()
     ));
     for island in &c.islands {
@@ -101,7 +90,7 @@ fn report(args: &ConvertArgs, c: &Converted) {
     }
 }
 
-fn summary(profile: &Profile, c: &Converted) -> serde_json::Value {
+fn summary(c: &Converted) -> serde_json::Value {
     let mut by_op = std::collections::BTreeMap::new();
     for node in c.graph.nodes() {
         let name = node.op.integer_of().map_or(node.op.def().name, |(op, _)| op.def().name);
@@ -119,7 +108,7 @@ fn summary(profile: &Profile, c: &Converted) -> serde_json::Value {
     });
     json!({
         "stage": c.graph.stage.name(),
-        "target": profile.name,
+        "target": c.graph.target.as_ref().map(|t| &t.profile.name),
         "ops": by_op,
         "integer_ops": integer_ops(&c.graph),
         "float_islands": islands.collect::<Vec<_>>(),

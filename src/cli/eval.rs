@@ -149,6 +149,9 @@ pub(super) fn print(report: &EvalReport, quiet: bool) {
         let n = report.skipped.len();
         show::remark(&format!("{n} samples could not be read (--allow-skips accepts that)"));
     }
+    for m in &report.models {
+        m.nans.iter().for_each(|n| show::remark(&format!("warning: {}: {n}", m.label)));
+    }
     if !quiet {
         for m in &report.models {
             for w in &m.warnings {
@@ -231,6 +234,7 @@ pub(super) fn models_json(report: &EvalReport) -> Vec<Value> {
             "ratio": ratio.map(number),
             "verdict": ratio.map(verdict),
             "warnings": m.warnings,
+            "nan": super::nan_json(&m.nans),
         })
     };
     report.models.iter().map(describe).collect()

@@ -18,6 +18,7 @@ mod run;
 mod save_onnx;
 mod save_ranges;
 mod show;
+mod verify;
 
 use crate::error::Error;
 use crate::gpu::Choice;
@@ -81,6 +82,8 @@ enum Command {
     SaveOnnx(model::ConversionArgs),
     /// Write the scales of a calibrated graph, or of an ONNX model with quantizers, as JSON for ONNX Runtime's quantizer or AIMET; `calibrate --ranges` reads them
     SaveRanges(save_ranges::SaveRangesArgs),
+    /// Compare the codes of two artefacts, of one on two devices, or of one and what another runtime dumped
+    Verify(verify::VerifyArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -138,6 +141,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
+        Command::Verify(a) => start(&a.common, a.files(), || verify::run(&a)),
         Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
         Command::SaveRanges(a) => start(&a.io.common, a.files(), || save_ranges::run(&a)),
         Command::Quickstart(a) => start(&a.common, a.files(), || quickstart::run(&a)),
@@ -190,6 +194,15 @@ fn number(x: f64) -> serde_json::Value {
     } else {
         x.into()
     }
+}
+
+/// The JSON of the NaN that quantizers were given.
+fn nan_json(nans: &crate::analysis::nan::Nans) -> serde_json::Value {
+    let one = |n: &crate::analysis::nan::NanSeen| {
+        let sample = n.first.as_ref().map(|(_, sample)| sample);
+        serde_json::json!({ "quantizer": n.quantizer, "node": n.source, "count": n.count, "sample": sample })
+    };
+    nans.iter().map(one).collect()
 }
 
 /// The JSON of the ops that ran on the CPU although a GPU was asked for.

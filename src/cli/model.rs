@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::graph::Graph;
 use crate::model;
 use crate::onnx::{self, ImportOptions};
+use crate::quant::Profile;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -87,4 +88,15 @@ impl CutArgs {
         }
         Ok(ImportOptions { inputs: self.inputs.clone(), outputs: self.outputs.clone(), shapes })
     }
+}
+
+/// A profile by name, or from a file.
+pub(super) fn target_profile(name: &str) -> Result<Profile, Error> {
+    let path = Path::new(name);
+    let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("--target {name}: {e}"));
+    if !Profile::names().contains(&name) && path.extension().is_some_and(|e| e == "toml") {
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+        return Profile::parse(&text).map_err(|e| wrong(&e));
+    }
+    Profile::builtin(name).map_err(|e| wrong(&e))
 }

@@ -3,7 +3,7 @@
 use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, number, show};
-use crate::analysis::calibrate::refuse_unfit;
+use crate::analysis::calibrate::runnable;
 use crate::analysis::profile::{Profile, TensorProfile, profile};
 use crate::atomic::write_atomic;
 use crate::data::Dataset;
@@ -49,7 +49,8 @@ pub(super) fn run(args: &ProfileArgs) -> Result<Outcome, Error> {
         return Err(Error::Usage("--limit must be at least 1".into()));
     }
     let graph = args.cut.load_one(&args.model)?;
-    refuse_unfit(&args.model.display().to_string(), &graph)?;
+    let stage = graph.stage;
+    let graph = runnable(&args.model.display().to_string(), graph)?;
     let mut data = Dataset::open(&args.data)?;
     if let Some(n) = args.limit {
         data = data.limit(n);
@@ -62,7 +63,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<Outcome, Error> {
     let header = COLUMNS.map(str::to_owned);
     let table = show::table(&header, &rows, 3);
     let json = json!({
-        "stage": graph.stage.name(),
+        "stage": stage.name(),
         "frames": found.frames,
         "device": device.to_string(),
         "dispatches": found.dispatches,

@@ -3,12 +3,13 @@
 use super::files::Files;
 use super::model::CutArgs;
 use super::{Common, Outcome, show};
-use crate::analysis::calibrate::refuse_unfit;
+use crate::analysis::calibrate::runnable;
+use crate::analysis::nan::Nans;
 use crate::data::dump::{Kind, TensorInfo, encode_name};
 use crate::data::read_input;
 use crate::data::write_npy;
 use crate::error::{Error, write_file};
-use crate::exec::Engine;
+use crate::exec::{Engine, NanCount, batch_of};
 use crate::gpu::Device;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{DType, Data, Tensor};
@@ -71,9 +72,8 @@ impl RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
-    let graph = args.cut.load_one(&args.model)?;
-    refuse_unfit(&args.model.display().to_string(), &graph)?;
-    let inputs = read_inputs(args, &graph)?;
+    let graph = runnable(&args.model.display().to_string(), args.cut.load_one(&args.model)?)?;
+    let inputs = read_inputs(&args.input, args.layout == InputLayout::Nhwc, &graph)?;
     let wanted = wanted(args, &graph)?;
     let device = Device::open(&args.common.device)?;
     let names: Vec<String> = wanted.iter().map(|v| graph.value(*v).name.clone()).collect();
@@ -81,6 +81,8 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     let start = Instant::now();
     let trace = engine.run(&inputs, &wanted)?;
     let seconds = start.elapsed().as_secs_f64();
+    let nans = nans(&mut engine, trace.nans, &inputs)?;
+    nans.iter().for_each(|n| show::remark(&format!("warning: {n}")));
     if !args.common.quiet {
         show::remark(&format!("{device}, {seconds:.3} s"));
     }
@@ -117,17 +119,29 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
         "dispatches": trace.dispatches,
         "cpu_ops": super::cpu_ops(&trace.cpu_ops),
         "outputs": outputs,
+        "nan": super::nan_json(&nans),
         "seconds": seconds,
     })))
 }
 
-fn read_inputs(args: &RunArgs, graph: &Graph) -> Result<Vec<Tensor>, Error> {
+/// The NaN that quantizers were given, with the number of the first frame that has one.
+fn nans(engine: &mut Engine, counts: Vec<NanCount>, inputs: &[Tensor]) -> Result<Nans, Error> {
+    if counts.is_empty() {
+        return Ok(Nans::default());
+    }
+    let frames = batch_of(engine.graph(), inputs)?;
+    let samples: Vec<(usize, String)> = (0..frames).map(|i| (i, i.to_string())).collect();
+    Ok(Nans::of_run(engine, counts, inputs, &samples, &mut Vec::new())?)
+}
+
+/// The inputs of a graph from texts such as `NAME=FILE`.
+pub(super) fn read_inputs(texts: &[String], nhwc: bool, graph: &Graph) -> Result<Vec<Tensor>, Error> {
     let list = || {
         let all = graph.inputs.iter().map(|v| format!("{} {}", graph.value(*v).name, graph.value(*v).ty));
         all.collect::<Vec<_>>().join(", ")
     };
     let mut found: Vec<Option<Tensor>> = vec![None; graph.inputs.len()];
-    for text in &args.input {
+    for text in texts {
         let named = graph
             .inputs
             .iter()
@@ -139,7 +153,6 @@ fn read_inputs(args: &RunArgs, graph: &Graph) -> Result<Vec<Tensor>, Error> {
                 return Err(Error::Usage(format!("--input {text}: the model's inputs are {}", list())));
             }
         };
-        let nhwc = args.layout == InputLayout::Nhwc;
         let t = read_input(file.as_ref(), &graph.value(graph.inputs[i]).ty, nhwc)?;
         if found[i].replace(t).is_some() {
             return Err(Error::Usage(format!("--input {text}: given twice")));

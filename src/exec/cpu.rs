@@ -1,11 +1,12 @@
 //! The CPU executor: nodes in order, each as its operator defines it.
 
 use super::fuse::{Tail, tails};
-use super::{ExecError, Trace};
+use super::{ExecError, NanCount, Trace};
 use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::{Dim, Tensor};
 use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of one tensor on the CPU: what a storage binding has at most anywhere, too.
 const TENSOR_BYTES: u64 = 2 << 30;
@@ -75,14 +76,15 @@ impl CpuExecutor {
             Some(t) => t.clone(),
             None => live[v].clone(),
         };
+        let mut nans: Vec<(usize, u64)> = Vec::new();
         for step in schedule {
             let node = &self.graph.nodes()[step.node];
             let args: Vec<Tensor> = node.inputs.iter().map(|v| get(&live, v)).collect();
-            let mut outputs = super::eval(node, &self.scratch, &args)?;
+            let (mut outputs, given) = super::eval(node, &self.scratch, &args)?;
+            nans.push((step.node, given));
             drop(args);
             if let ([y], false) = (outputs.as_mut_slice(), step.tails.is_empty()) {
-                let apply = |y: &mut [f32]| step.tails.iter().for_each(|(_, epilogue)| epilogue.apply(y));
-                y.f32s_mut().par_chunks_mut(CHUNK).for_each(apply);
+                nans.extend(apply(&step.tails, y));
             }
             let values = step.outputs(&self.graph);
             values.iter().zip(&outputs).for_each(|(v, t)| show(*v, t));
@@ -95,8 +97,19 @@ impl CpuExecutor {
         }
         let all = self.graph.outputs.iter().chain(taps);
         let values = all.map(|v| (*v, get(&live, v))).collect();
-        Ok(Trace { values, ..Trace::default() })
+        Ok(Trace { values, nans: NanCount::all(&self.graph, nans), ..Trace::default() })
     }
+}
+
+/// Changes a tensor in its place. How many NaN each of the nodes was given if it quantizes.
+fn apply(tails: &[Tail], y: &mut Tensor) -> Vec<(usize, u64)> {
+    let nans: Vec<AtomicU64> = tails.iter().map(|_| AtomicU64::new(0)).collect();
+    y.f32s_mut().par_chunks_mut(CHUNK).for_each(|y| {
+        for ((_, epilogue), nans) in tails.iter().zip(&nans) {
+            nans.fetch_add(epilogue.apply(y), Ordering::Relaxed);
+        }
+    });
+    tails.iter().map(|(tail, _)| *tail).zip(nans.into_iter().map(AtomicU64::into_inner)).collect()
 }
 
 /// A node with those that change its result in its place.

@@ -1,13 +1,14 @@
 //! One engine over both executors, for any number of frames: it splits what does not fit at once.
 
 mod joins;
+mod nan;
 mod watch;
 
 use super::cpu::{fits_the_cpu, peak_bytes};
 use super::frames::{batch_axis, concatenate, is_separable, rows};
-use super::{CpuExecutor, ExecError, GpuExecutor, Purpose, Trace, batch_of};
+use super::{CpuExecutor, ExecError, GpuExecutor, NanCount, Purpose, Trace, batch_of};
 use crate::gpu::{Device, GpuError, Kind};
-use crate::graph::{Graph, Scratch, ValueId};
+use crate::graph::{Graph, ValueId};
 use crate::tensor::Tensor;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -43,6 +44,8 @@ pub struct Engine {
     chosen: HashMap<Purpose, usize>,
     watching: Option<watch::Watching>,
     warnings: Vec<String>,
+    /// NaN of constants, which the first run tells.
+    nans: Vec<NanCount>,
     /// Whether the GPU has run something.
     warm: bool,
 }
@@ -57,7 +60,7 @@ enum Backend {
 impl Engine {
     /// Prepares a graph. Kernels are built and memory is taken at the first run.
     pub fn new(mut graph: Graph, device: &Device) -> Engine {
-        quantize_constants(&mut graph);
+        let nans = nan::quantize_constants(&mut graph);
         let (backend, budget) = match device {
             Device::Cpu => (Backend::Cpu(Vec::new()), cpu_budget(rayon::current_num_threads())),
             Device::Gpu(gpu) => {
@@ -77,6 +80,7 @@ impl Engine {
             chosen: HashMap::new(),
             watching: None,
             warnings: Vec::new(),
+            nans,
             warm: false,
         }
     }
@@ -177,6 +181,12 @@ impl Engine {
     /// # Errors
     /// Inputs that do not fit the graph or each other, and what the executor says.
     pub fn run(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
+        let mut trace = self.run_parts(inputs, taps)?;
+        trace.nans.append(&mut self.nans);
+        Ok(trace)
+    }
+
+    fn run_parts(&mut self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
         let frames = batch_of(&self.graph, inputs)?;
         if !self.separable || !self.graph.is_batched() || frames <= 1 {
             return self.run_at_once(frames, inputs, taps);
@@ -250,7 +260,8 @@ impl Engine {
         }
         let dispatches = parts.iter().map(|p| p.dispatches).sum();
         let cpu_ops = parts.first().map(|p| p.cpu_ops.clone()).unwrap_or_default();
-        Trace { values, dispatches, cpu_ops }
+        let nans = NanCount::join(parts.into_iter().map(|p| p.nans));
+        Trace { values, dispatches, cpu_ops, nans }
     }
 }
 
@@ -276,21 +287,6 @@ fn specialise<'a>(
         }
     }
     Ok(&known.last().expect("just put there").1)
-}
-
-/// Quantizes weights and other constants once instead of in every run.
-fn quantize_constants(graph: &mut Graph) {
-    let scratch = Scratch::new();
-    let mut i = 0;
-    while i < graph.nodes().len() {
-        let node = &graph.nodes()[i];
-        let input = node.inputs.first().and_then(|v| graph.value(*v).constant.clone());
-        let quantized = input.filter(|_| node.quantizer().is_some());
-        match quantized.map(|x| super::eval(node, &scratch, &[x])) {
-            Some(Ok(outputs)) => graph.fold_node(i, outputs),
-            _ => i += 1,
-        }
-    }
 }
 
 /// Whether a smaller batch may help.

@@ -4,8 +4,8 @@ mod watch;
 
 use super::plan::{Constant, Memory, Plan, Span, Transfer};
 use super::relayout::{from_words, to_words};
-use super::{ExecError, Purpose, Trace};
-use crate::gpu::{Bound, Buffer, Copy, Gpu, Region, Submission};
+use super::{ExecError, NanCount, Purpose, Trace};
+use crate::gpu::{Bound, Buffer, Copy, Counters, Gpu, Region, Submission};
 use crate::graph::lower::{Layout, View};
 use crate::graph::{Graph, Scratch, ValueId};
 use crate::tensor::{DType, Tensor};
@@ -51,6 +51,7 @@ struct Ready {
     segments: Vec<ReadySegment>,
     upload: Option<Buffer>,
     readback: Option<Buffer>,
+    counters: Counters,
 }
 
 /// What a segment submits.
@@ -59,6 +60,10 @@ struct ReadySegment {
     before: Vec<Copy>,
     dispatches: Vec<Bound>,
     after: Vec<Copy>,
+    /// Whether no dispatch of the run came before.
+    clear: bool,
+    /// Where the counts of NaN come to in the readback buffer, in the last segment of a plan that does not observe.
+    counters_at: Option<u64>,
     /// Where the results of what is watched come to, in the last segment of a plan that observes.
     results: Option<Buffer>,
 }
@@ -124,13 +129,16 @@ impl GpuExecutor {
         let batch = super::batch_of(&self.graph, inputs)?;
         let ready = self.ready(batch, &Purpose::Taps(taps.to_vec()))?;
         let ready = lock(&ready);
-        let (host, _) = self.execute(&ready, inputs)?;
+        let (host, counts) = self.execute(&ready, inputs)?;
         let wanted = ready.graph.outputs.iter().chain(taps);
         let values = wanted.map(|v| (*v, value(&ready.graph, &host, *v))).collect();
-        Ok(Trace { values, dispatches: ready.plan.dispatches(), cpu_ops: ready.plan.cpu_ops.clone() })
+        let counts = ready.plan.quantizers.iter().copied().zip(counts.into_iter().map(u64::from));
+        let nans = NanCount::all(&ready.graph, counts);
+        Ok(Trace { values, dispatches: ready.plan.dispatches(), cpu_ops: ready.plan.cpu_ops.clone(), nans })
     }
 
-    /// Runs all segments: the values that are then on the host, and the results of what is watched.
+    /// Runs all segments: the values that are then on the host, and the results of what is watched, or else the counts
+    /// of NaN.
     fn execute(
         &self,
         ready: &Ready,
@@ -145,7 +153,8 @@ impl GpuExecutor {
         for (planned, segment) in ready.plan.segments.iter().zip(&ready.segments) {
             for node in planned.host.iter().map(|i| &ready.graph.nodes()[*i]) {
                 let args: Vec<Tensor> = node.inputs.iter().map(|v| value(&ready.graph, &host, *v)).collect();
-                let outputs = super::eval(node, &self.scratch, &args)?;
+                // No quantizer: these have kernels.
+                let (outputs, _) = super::eval(node, &self.scratch, &args)?;
                 host.extend(node.outputs.iter().copied().zip(outputs));
             }
             results = self.device_part(ready, &planned.uploads, &planned.reads, segment, &mut host)?;
@@ -180,6 +189,8 @@ impl GpuExecutor {
             before: &segment.before,
             dispatches: &segment.dispatches,
             after: &segment.after,
+            counters: Some(&ready.counters),
+            clear: segment.clear,
             upload,
             readback,
         })?;
@@ -195,14 +206,18 @@ impl GpuExecutor {
                 .map_or_else(|_| bytemuck::pod_collect_to_vec(part).into(), Cow::Borrowed);
             from_words(r.view.dtype, &r.view.shape, r.view.layout, &words)
         };
-        let got: Vec<(ValueId, Tensor)> = match readback {
-            Some(buffer) => {
-                self.gpu.read(buffer, |all| reads.iter().map(|r| (r.value, bytes_of(all, r))).collect())?
-            }
-            None => reads.iter().map(|r| (r.value, bytes_of(&[], r))).collect(),
+        let counts_of = |all: &[u8]| -> Vec<u32> {
+            let Some(at) = segment.counters_at else { return Vec::new() };
+            let from = usize::try_from(at).expect("within a buffer");
+            bytemuck::pod_collect_to_vec(&all[from..from + 4 * ready.plan.quantizers.len()])
+        };
+        let tensors = |all: &[u8]| reads.iter().map(|r| (r.value, bytes_of(all, r))).collect::<Vec<_>>();
+        let (got, counts) = match readback {
+            Some(buffer) => self.gpu.read(buffer, |all| (tensors(all), counts_of(all)))?,
+            None => (tensors(&[]), Vec::new()),
         };
         host.extend(got);
-        Ok(Vec::new())
+        Ok(counts)
     }
 
     /// The plan for a batch and a purpose, with its memory, made at the first call.
@@ -241,6 +256,7 @@ impl GpuExecutor {
         let upload = some(plan.upload_bytes).map(|b| gpu.upload_buffer("upload", b)).transpose()?;
         let readback = some(plan.readback_bytes).map(|b| gpu.readback_buffer("readback", b)).transpose()?;
         let results = some(plan.result_bytes).map(|b| gpu.storage("results", b)).transpose()?;
+        let counters = gpu.counters(plan.quantizers.len())?;
         let watching = lock(&self.watching);
         let locate = |s: &Span| -> (&Buffer, u64) {
             match s.memory {
@@ -280,15 +296,28 @@ impl GpuExecutor {
                 Some(Copy { from: from.clone(), from_offset, to, to_offset: r.offset, bytes: r.at.bytes })
             });
             let after = after.collect();
-            segments.push(ReadySegment { before, dispatches, after, results: None });
+            let clear =
+                !dispatches.is_empty() && segments.iter().all(|s: &ReadySegment| s.dispatches.is_empty());
+            segments.push(ReadySegment {
+                before,
+                dispatches,
+                after,
+                clear,
+                counters_at: None,
+                results: None,
+            });
         }
         if let (Some(from), Some(last)) = (&results, segments.last_mut()) {
             let to = gpu.readback_buffer("readback of results", from.size())?;
             let (from, bytes) = (from.clone(), from.size());
             last.after.push(Copy { from, from_offset: 0, to: to.clone(), to_offset: 0, bytes });
             last.results = Some(to);
+        } else if let (Some(at), Some(to), Some(last)) = (plan.counters_at, &readback, segments.last_mut()) {
+            let (from, bytes) = (counters.buffer.clone(), plan.quantizers.len() as u64 * 4);
+            last.after.push(Copy { from, from_offset: 0, to: to.clone(), to_offset: at, bytes });
+            last.counters_at = Some(at);
         }
-        Ok(Ready { graph, plan, segments, upload, readback })
+        Ok(Ready { graph, plan, segments, upload, readback, counters })
     }
 
     /// Copies that fill arenas with NaN.

@@ -6,6 +6,7 @@ mod frames;
 mod fuse;
 mod gpu;
 mod memory;
+mod nan;
 mod observe;
 pub mod parity;
 pub mod plan;
@@ -14,12 +15,15 @@ mod relayout;
 pub use cpu::CpuExecutor;
 pub use engine::Engine;
 pub use gpu::GpuExecutor;
+pub use nan::NanCount;
 pub use observe::{Frames, Observed, Watch};
 pub use plan::Plan;
 
 use crate::gpu::GpuError;
 use crate::graph::lower::Kernel;
 use crate::graph::{GraphError, OpError, ValueId};
+use crate::ops::fake_quantize;
+use crate::quant::Quantizer;
 use crate::tensor::{Dim, Tensor};
 use std::collections::BTreeMap;
 
@@ -35,6 +39,8 @@ pub struct Trace {
     pub dispatches: u64,
     /// Labels of the nodes that ran on the CPU although a GPU was asked for, with the reason.
     pub cpu_ops: Vec<(String, &'static str)>,
+    /// Quantizers that were given NaN.
+    pub nans: Vec<NanCount>,
 }
 
 /// What a run is for, beside the outputs.
@@ -119,16 +125,21 @@ pub enum ExecError {
     },
 }
 
-/// Computes a node on the CPU.
+/// Computes a node on the CPU. Its outputs, and how many NaN it was given if it quantizes.
 fn eval(
     node: &crate::graph::Node,
     scratch: &crate::graph::Scratch,
     args: &[Tensor],
-) -> Result<Vec<Tensor>, ExecError> {
-    node.op.eval(scratch, args).map_err(|error| {
+) -> Result<(Vec<Tensor>, u64), ExecError> {
+    if let (Some(params), [x]) = (node.quantizer().and_then(Quantizer::active), args) {
+        let (y, nans) = fake_quantize(params, scratch, x);
+        return Ok((vec![y], nans));
+    }
+    let outputs = node.op.eval(scratch, args).map_err(|error| {
         let inputs: Vec<String> = args.iter().map(|t| t.ty().to_string()).collect();
         ExecError::Op { node: node.label(), inputs: inputs.join(", "), error }
-    })
+    });
+    Ok((outputs?, 0))
 }
 
 /// The N at which these inputs have the graph's types; 1 for a graph without symbolic dimensions.

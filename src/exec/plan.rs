@@ -122,6 +122,10 @@ pub struct Plan {
     pub watched: Vec<(Watch, Span)>,
     /// Bytes of all results.
     pub result_bytes: u64,
+    /// Nodes by index that are quantizers and count NaN, each in the counter of its place.
+    pub quantizers: Vec<usize>,
+    /// Where the counters lie in the readback buffer, if they are read: after the last segment.
+    pub counters_at: Option<u64>,
 }
 
 impl Plan {

@@ -44,6 +44,14 @@ pub struct Bound {
     pub grid: [u32; 3],
 }
 
+/// Counters of NaN, one a quantizer.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Where they are.
+    pub buffer: Buffer,
+    group: BindGroup,
+}
+
 /// A copy between buffers.
 #[derive(Clone, Debug)]
 pub struct Copy {
@@ -68,6 +76,10 @@ pub struct Submission<'a> {
     pub dispatches: &'a [Bound],
     /// Last.
     pub after: &'a [Copy],
+    /// Counters of NaN for kernels that count them (see [`Gpu::counters`]).
+    pub counters: Option<&'a Counters>,
+    /// Whether these begin at 0; else where they are.
+    pub clear: bool,
     /// An upload buffer that must be writable again at the end.
     pub upload: Option<&'a Buffer>,
     /// A readback buffer that must be readable at the end.
@@ -183,6 +195,22 @@ impl Gpu {
         })
     }
 
+    /// Counters of so many quantizers.
+    pub fn counters(&self, quantizers: usize) -> Result<Counters, GpuError> {
+        let buffer = self.storage("counters of NaN", quantizers as u64 * 4)?;
+        let layout = self.counters_layout();
+        let resource = buffer.inner.as_entire_binding();
+        let desc = wgpu::BindGroupDescriptor {
+            label: Some("counters"),
+            layout: &layout,
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource }],
+        };
+        let group = self.guarded(&|| "binding counters of NaN".to_owned(), || {
+            BindGroup(self.device.create_bind_group(&desc))
+        })?;
+        Ok(Counters { buffer, group })
+    }
+
     /// Submits and waits until it is done. An upload buffer is unmapped for it and mapped again.
     pub fn submit(&self, work: &Submission<'_>) -> Result<(), GpuError> {
         let mapped: Arc<Mutex<Option<String>>> = Arc::default();
@@ -204,9 +232,15 @@ impl Gpu {
                 let (from, to) = (&c.from.inner, &c.to.inner);
                 encoder.copy_buffer_to_buffer(from, c.from_offset, to, c.to_offset, Some(c.bytes));
             };
+            if let Some(counters) = work.counters.filter(|_| work.clear) {
+                encoder.clear_buffer(&counters.buffer.inner, 0, None);
+            }
             work.before.iter().for_each(|c| copy(&mut encoder, c));
             if !work.dispatches.is_empty() {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                if let Some(counters) = work.counters {
+                    pass.set_bind_group(1, &counters.group.0, &[]);
+                }
                 let mut last: Option<&Arc<Pipeline>> = None;
                 for d in work.dispatches {
                     if !last.is_some_and(|p| Arc::ptr_eq(p, &d.pipeline)) {

@@ -55,6 +55,8 @@ pub struct Linked {
     pub source: String,
     /// Bindings of group 0 from 0 on.
     pub bindings: Vec<Access>,
+    /// Whether it counts NaN: binds group 1, which `shared/nan_count.wgsl` declares.
+    pub counts_nan: bool,
     /// Fields of the uniform at binding 0 with byte offsets, in order.
     pub params: Vec<(String, usize)>,
     /// Bytes of that uniform.
@@ -113,13 +115,19 @@ impl Linked {
             }
             fail(span, message)
         })?;
-        let bindings = bindings(&module).map_err(|message| fail(None, message))?;
+        let (bindings, counts_nan) = bindings(&module).map_err(|message| fail(None, message))?;
         let (params, params_bytes) = params(&module).map_err(|message| fail(None, message))?;
         let overrides = module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
         let workgroup_bytes = workgroup_bytes(&module);
-        let linked = Linked { source, bindings, params, params_bytes, overrides, workgroup_bytes, module };
+        let linked =
+            Linked { source, bindings, counts_nan, params, params_bytes, overrides, workgroup_bytes, module };
         linked.workgroup_size(&[]).map_err(|message| fail(None, message))?;
         Ok(linked)
+    }
+
+    /// Storage buffers that it binds.
+    pub fn storage_buffers(&self) -> usize {
+        self.bindings.len() - 1 + usize::from(self.counts_nan)
     }
 
     /// Size of a workgroup when these overrides are set.
@@ -202,9 +210,11 @@ fn locate(kernel: &Kernel, at: Option<usize>, message: String) -> KernelError {
     error
 }
 
-/// Accesses by binding, which must be group 0, from 0 on, without gaps.
-fn bindings(module: &Module) -> Result<Vec<Access>, String> {
+/// Accesses by binding, which must be group 0, from 0 on, without gaps; and whether group 1 is that of
+/// `shared/nan_count.wgsl`.
+fn bindings(module: &Module) -> Result<(Vec<Access>, bool), String> {
     let mut found = Vec::new();
+    let mut counts_nan = false;
     for (_, v) in module.global_variables.iter() {
         let Some(b) = &v.binding else { continue };
         let name = v.name.as_deref().unwrap_or("");
@@ -214,6 +224,10 @@ fn bindings(module: &Module) -> Result<Vec<Access>, String> {
             AddressSpace::Storage { .. } => Access::ReadWrite,
             space => return Err(format!("{name} is in address space {space:?}")),
         };
+        if name == "nan_counts" && (b.group, b.binding, access) == (1, 0, Access::ReadWrite) {
+            counts_nan = true;
+            continue;
+        }
         if b.group != 0 {
             return Err(format!("{name} is in group {}, must be 0", b.group));
         }
@@ -231,7 +245,7 @@ fn bindings(module: &Module) -> Result<Vec<Access>, String> {
     if found.len() < 2 {
         return Err("must bind `params` and at least one buffer".into());
     }
-    Ok(found.into_iter().map(|(_, a)| a).collect())
+    Ok((found.into_iter().map(|(_, a)| a).collect(), counts_nan))
 }
 
 /// Fields and size of the uniform.

@@ -57,7 +57,7 @@ impl Gpu {
             let all = limits.invocations;
             return Err(format!("workgroup {size:?}: the device allows {most:?} and {all} in all"));
         }
-        let buffers = linked.bindings.len() - 1;
+        let buffers = linked.storage_buffers();
         if buffers > limits.storage_buffers as usize {
             return Err(format!("binds {buffers} buffers: the device allows {}", limits.storage_buffers));
         }
@@ -90,9 +90,11 @@ impl Gpu {
             let layout = self
                 .device
                 .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+            let counters = self.counters_layout();
+            let groups = [Some(&layout), Some(&counters)];
             let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label,
-                bind_group_layouts: &[Some(&layout)],
+                bind_group_layouts: if linked.counts_nan { &groups } else { &groups[..1] },
                 immediate_size: 0,
             });
             let inner = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -108,6 +110,13 @@ impl Gpu {
             });
             Pipeline { name: kernel.name, inner, layout, params_bytes }
         })
+    }
+
+    /// The layout of group 1: what `shared/nan_count.wgsl` declares.
+    pub(super) fn counters_layout(&self) -> wgpu::BindGroupLayout {
+        let entries = [entry(0, Access::ReadWrite, NonZeroU64::MIN)];
+        let desc = wgpu::BindGroupLayoutDescriptor { label: Some("counters"), entries: &entries };
+        self.device.create_bind_group_layout(&desc)
     }
 
     #[cfg(debug_assertions)]

@@ -1,8 +1,27 @@
 //! What the integer form of an operator computes with: parameters of codes, and the target's arithmetic.
 
 use super::op::OpError;
+use super::{Graph, ValueId};
 use crate::quant::{Arithmetic, QParams, Step};
 use crate::tensor::{DType, Tensor, element_count};
+use std::collections::HashMap;
+
+impl Graph {
+    /// What the codes stand for that operators on codes and those that pass codes through give.
+    pub fn code_params(&self) -> HashMap<ValueId, QParams> {
+        let mut out: HashMap<ValueId, QParams> = HashMap::new();
+        for node in self.nodes() {
+            let params = match node.op.codes() {
+                Some(output) => output.params().cloned(),
+                None => node.inputs.first().and_then(|v| out.get(v)).cloned(),
+            };
+            let Some(params) = params else { continue };
+            let alike = |v: &&ValueId| self.value(**v).ty.dtype == params.dtype();
+            out.extend(node.outputs.iter().filter(alike).map(|v| (*v, params.clone())));
+        }
+        out
+    }
+}
 
 /// What an operator on codes gives.
 #[derive(Clone, Debug, PartialEq)]

@@ -83,6 +83,16 @@ impl Graph {
         self.nodes.remove(index);
     }
 
+    /// The graph with these values as inputs more, in order, in place of what produces them.
+    ///
+    /// # Errors
+    /// A rule of the graph that does not hold, as where a node gives something else, too.
+    pub fn cut_at(mut self, values: &[ValueId]) -> Result<Graph, GraphError> {
+        self.nodes.retain(|n| !n.outputs.iter().any(|v| values.contains(v)));
+        self.inputs.extend(values);
+        self.tidied()
+    }
+
     /// Renames a value. The name must be fresh.
     pub fn rename_value(&mut self, v: ValueId, name: String) {
         self.values[v.0 as usize].name = name;

@@ -3,8 +3,8 @@
 use super::{Op, QuantRule};
 use crate::quant::{Division, Rounding, Step};
 
-/// `Epilogue` of `shaders/shared/epilogue.wgsl`: a field `epilogue` of the `Params` of kernels that apply one. `pad` fills
-/// 32 bytes, since a struct in a uniform ends at a multiple of 16.
+/// `Epilogue` of `shaders/shared/epilogue.wgsl`: a field `epilogue` of the `Params` of kernels that apply one. A plan
+/// sets `slot`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct EpilogueParams {
@@ -15,7 +15,12 @@ pub(crate) struct EpilogueParams {
     zero_point: i32,
     code_low: i32,
     code_high: i32,
-    pad: u32,
+    slot: u32,
+}
+
+impl EpilogueParams {
+    /// Where `slot` lies.
+    pub(crate) const SLOT: usize = std::mem::offset_of!(EpilogueParams, slot);
 }
 
 /// A clamp, then a quantizer of one scale, each where there is one. Elements give the bits that the nodes give which it
@@ -41,11 +46,9 @@ impl Epilogue {
     pub fn of(op: &dyn Op) -> Option<Epilogue> {
         match op.quant_rule() {
             QuantRule::Clamp { low, high } => Some(Epilogue::clamp(low, high)),
-            QuantRule::Quantizer(q) => match &q.params {
-                Some(params) if q.quantizes() => {
-                    (params.scales().len() == 1).then(|| Epilogue::quantize(params.step(0)))
-                }
-                _ => Some(Epilogue::default()),
+            QuantRule::Quantizer(q) => match q.active() {
+                Some(params) => (params.scales().len() == 1).then(|| Epilogue::quantize(params.step(0))),
+                None => Some(Epilogue::default()),
             },
             _ => None,
         }
@@ -65,8 +68,8 @@ impl Epilogue {
         fits.then(|| Epilogue { clamp: self.clamp.or(next.clamp), step: self.step.or(next.step) })
     }
 
-    /// Applies it to numbers in their place.
-    pub fn apply(&self, x: &mut [f32]) {
+    /// Applies it to numbers in their place. How many NaN the quantizer was given.
+    pub fn apply(&self, x: &mut [f32]) -> u64 {
         if let Some((low, high)) = self.clamp {
             for x in &mut *x {
                 // Not `max` and `min`, which drop a NaN.
@@ -74,9 +77,7 @@ impl Epilogue {
                 *x = if v > high { high } else { v };
             }
         }
-        if let Some(step) = &self.step {
-            step.fake_quantize_all(x);
-        }
+        self.step.map_or(0, |step| step.fake_quantize_all(x))
     }
 
     /// For a kernel's `Params`. Without a clamp the bounds let everything pass.
@@ -92,7 +93,7 @@ impl Epilogue {
             zero_point: step.zero_point(),
             code_low,
             code_high,
-            pad: 0,
+            slot: 0,
         }
     }
 

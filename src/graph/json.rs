@@ -4,8 +4,9 @@ use super::attrs::{Input, SymInt};
 use super::op::{Lookup, check};
 use super::text::number;
 use super::{
-    AttrValue, Attrs, Graph, GraphError, Node, NodeId, OpError, Reader, Source, Stage, Value, ValueId,
+    AttrValue, Attrs, Graph, GraphError, Node, NodeId, OpError, Reader, Source, Stage, Target, Value, ValueId,
 };
+use crate::quant::Profile;
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,10 +82,20 @@ pub enum JsonError {
 struct GraphJson {
     name: String,
     stage: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<TargetJson>,
     inputs: Vec<u32>,
     outputs: Vec<u32>,
     nodes: Vec<NodeJson>,
     values: Vec<ValueJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetJson {
+    level: u8,
+    /// TOML.
+    profile: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -246,6 +257,10 @@ pub(super) fn write(graph: &Graph, keys: &BTreeMap<ValueId, String>) -> Result<S
     serde_json::to_string(&GraphJson {
         name: graph.name.clone(),
         stage: graph.stage.name().to_owned(),
+        target: graph
+            .target
+            .as_ref()
+            .map(|t| TargetJson { level: t.level, profile: t.profile.source.clone() }),
         inputs: ids(&graph.inputs),
         outputs: ids(&graph.outputs),
         nodes: graph.nodes().iter().map(node).collect(),
@@ -264,6 +279,12 @@ pub(super) fn read(
         |place: &str, what, got: &str| JsonError::Unknown { place: place.into(), what, got: got.into() };
     let stage = Stage::ALL.into_iter().find(|s| s.name() == g.stage);
     let stage = stage.ok_or_else(|| unknown("graph", "stage", &g.stage))?;
+    let target = g.target.map(|t| match Profile::parse(&t.profile) {
+        Ok(profile) if t.level <= 4 => Ok(Target { profile, level: t.level }),
+        Ok(_) => Err(unknown("target", "level", &t.level.to_string())),
+        Err(e) => Err(unknown("target", "profile", &e.to_string())),
+    });
+    let target = target.transpose()?;
     let mut values = Vec::new();
     for v in g.values {
         let place = format!("value {:?}", v.name);
@@ -282,7 +303,7 @@ pub(super) fn read(
     }
     let nodes = g.nodes.into_iter().map(|n| node(n, &values, ops)).collect::<Result<_, _>>()?;
     let ids = |v: Vec<u32>| v.into_iter().map(ValueId).collect();
-    Ok(Graph::from_parts(g.name, stage, values, nodes, ids(g.inputs), ids(g.outputs))?)
+    Ok(Graph::from_parts(g.name, stage, target, values, nodes, ids(g.inputs), ids(g.outputs))?)
 }
 
 fn node(n: NodeJson, values: &[Value], ops: Lookup) -> Result<Node, JsonError> {

@@ -1,6 +1,6 @@
 //! What a device is asked to do, as plain data: kernels, memory layouts, dispatches. Nothing here knows a GPU API.
 
-use super::epilogue::Epilogue;
+use super::epilogue::{Epilogue, EpilogueParams};
 use crate::tensor::{DType, Dim, TensorType};
 
 /// A compute kernel: WGSL files concatenated in this order, the one with `main` last.
@@ -17,7 +17,16 @@ pub struct Kernel {
 impl Kernel {
     /// Where its `Params` hold an [`Epilogue`], if it can apply one.
     pub fn epilogue_offset(&self) -> Option<usize> {
-        self.params.iter().find(|(name, _)| *name == "epilogue").map(|(_, offset)| *offset)
+        self.field("epilogue")
+    }
+
+    /// Where its `Params` hold the counter of the quantizer that it applies (`shared/nan_count.wgsl`), if it can apply one.
+    pub fn slot_offset(&self) -> Option<usize> {
+        self.field("slot").or_else(|| Some(self.epilogue_offset()? + EpilogueParams::SLOT))
+    }
+
+    fn field(&self, name: &str) -> Option<usize> {
+        self.params.iter().find(|(n, _)| *n == name).map(|(_, offset)| *offset)
     }
 }
 
@@ -152,6 +161,14 @@ impl View {
         self.place().len() as u64 * 4
     }
 
+    /// Groups of four lanes, and how kernels that take any layout see them (`shared/lanes.wgsl`): as rows of so many
+    /// elements, each in so many groups. A row is a pixel of a channels-last tensor, or all of a linear one.
+    pub fn groups(&self) -> [u32; 3] {
+        let lanes = self.place().len();
+        let row = if self.layout == Layout::ChannelsLast { self.shape[1] } else { lanes };
+        [u32(lanes.div_ceil(4)), u32(row), u32(row.div_ceil(4))]
+    }
+
     /// Type with fixed dimensions.
     pub fn ty(&self) -> TensorType {
         TensorType::new(self.dtype, self.shape.iter().map(|d| Dim::Fixed(*d)))
@@ -212,6 +229,8 @@ pub struct Dispatch {
     pub grid: [u32; 3],
     /// What is done to elements before they are stored; something only for a kernel with a field `epilogue` in `Params`.
     pub epilogue: Epilogue,
+    /// Counter of the NaN that the quantizer is given which it applies.
+    pub slot: Option<u32>,
 }
 
 impl Dispatch {
@@ -230,6 +249,7 @@ impl Dispatch {
             bind: bind.into(),
             grid,
             epilogue: Epilogue::default(),
+            slot: None,
         }
     }
 

@@ -36,7 +36,7 @@ pub use epilogue::Epilogue;
 pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
 pub use verify::GraphError;
 
-use crate::quant::Quantizer;
+use crate::quant::{Profile, Quantizer};
 use crate::tensor::{Tensor, TensorType};
 use std::collections::HashMap;
 use std::fmt;
@@ -138,6 +138,15 @@ impl PartialEq for Node {
     }
 }
 
+/// What the numbers of a graph were made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whose arithmetic it is.
+    pub profile: Profile,
+    /// Consistency level 0 to 4: how far the simulation has what the integer model has.
+    pub level: u8,
+}
+
 /// A model. See the rules at the top of this module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
@@ -145,6 +154,8 @@ pub struct Graph {
     pub name: String,
     /// How far its numbers have come.
     pub stage: Stage,
+    /// The target, in stages behind `float`.
+    pub target: Option<Target>,
     /// Values; the position is the id.
     values: Vec<Value>,
     /// Nodes in execution order.
@@ -162,6 +173,7 @@ impl Graph {
         Graph {
             name: name.into(),
             stage: Stage::Float,
+            target: None,
             values: Vec::new(),
             nodes: Vec::new(),
             inputs: Vec::new(),
@@ -221,13 +233,14 @@ impl Graph {
     pub fn from_parts(
         name: String,
         stage: Stage,
+        target: Option<Target>,
         values: Vec<Value>,
         nodes: Vec<Node>,
         inputs: Vec<ValueId>,
         outputs: Vec<ValueId>,
     ) -> Result<Graph, GraphError> {
         let next_node = nodes.iter().map(|n| n.id.0.saturating_add(1)).max().unwrap_or(0);
-        let graph = Graph { name, stage, values, nodes, inputs, outputs, next_node };
+        let graph = Graph { name, stage, target, values, nodes, inputs, outputs, next_node };
         graph.verify()?;
         Ok(graph)
     }

@@ -9,7 +9,7 @@
 //! output v3
 //! ```
 //!
-//! `v3` is a value's id, `%0` a node's. Names are JSON strings, numbers the shortest text that reads back to the same
+//! Behind the first line there may be `target 4 "name = .."`: consistency level and profile. `v3` is a value's id, `%0` a node's. Names are JSON strings, numbers the shortest text that reads back to the same
 //! bits, `nan:7fc00001` a NaN other than the usual one. Lines that start with `#` are comments.
 
 mod lex;

@@ -1,7 +1,7 @@
 //! Broadcasting as NumPy defines it: shapes, walks on the CPU, addresses on the device.
 
 use crate::graph::OpError;
-use crate::graph::lower::{Layout, View, axes, u32};
+use crate::graph::lower::{View, axes, u32};
 use crate::graph::op::check;
 use crate::tensor::{DType, Dim, TensorType, strides};
 use std::ops::Range;
@@ -160,9 +160,8 @@ fn single_run(dims: &[usize], strides: &[usize]) -> Option<[u32; 4]> {
     })
 }
 
-/// Groups of four, elements, channels and groups of channels of an output: the head of a kernel's `Params`.
+/// Groups of four, elements, and rows of an output as [`View::groups`] has them: the head of a kernel's `Params`.
 pub(super) fn extent(out: &View) -> [u32; 4] {
-    let n = out.place().len();
-    let c = if out.layout == Layout::ChannelsLast { out.shape[1] } else { 0 };
-    [u32(n.div_ceil(4)), u32(n), u32(c), u32(c.div_ceil(4))]
+    let [n4, c, c4] = out.groups();
+    [n4, u32(out.place().len()), c, c4]
 }

@@ -7,7 +7,7 @@
 //! *Shapes*: `[..] -> [..]`.
 
 use crate::graph::attrs::AttrValue;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{Attrs, Op, OpDef, OpError, Place, Reader, Scratch, Source};
@@ -208,11 +208,10 @@ impl Op for Cast {
         if x.is_empty() {
             return Ok(Lowering::run([]));
         }
-        let n4 = x.place().len().div_ceil(4);
-        let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
-        let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)) };
+        let [n4, c, c4] = x.groups();
+        let params = Params { n4, c, c4 };
         let bind = [Operand::Input(0), Operand::Output(0)];
-        let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4));
+        let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4 as usize));
         let precision = PRECISIONS.iter().position(|p| *p == self.precision).map_or(0, u32);
         let dispatch = dispatch.with("FROM", number(x.dtype)).with("TO", number(self.to));
         Ok(Lowering::run([dispatch.with("PRECISION", precision)]))

@@ -4,7 +4,7 @@
 
 use super::pointwise;
 use super::unary::CHUNK;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{Attrs, Epilogue, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
@@ -168,11 +168,10 @@ impl Op for Clip {
             }
             Clip::I32(low, high) => Clip::i32s(low, high),
         };
-        let n4 = x.place().len().div_ceil(4);
-        let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
-        let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), low, high };
+        let [n4, c, c4] = x.groups();
+        let params = Params { n4, c, c4, low, high };
         let bind = [Operand::Input(0), Operand::Output(0)];
-        Ok(Lowering::run([Dispatch::new(&I32, &params, bind, flat_grid(n4))]))
+        Ok(Lowering::run([Dispatch::new(&I32, &params, bind, flat_grid(n4 as usize))]))
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

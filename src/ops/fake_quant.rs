@@ -17,14 +17,21 @@ use std::sync::Arc;
 crate::params! {
     /// `Params` of `fake_quant.wgsl`.
     struct Params {
-        n4: u32, c: u32, c4: u32, channels: u32, inner: u32, by_lane: u32, low: i32, high: i32
+        n4: u32, c: u32, c4: u32, channels: u32, inner: u32, by_lane: u32, low: i32, high: i32, slot: u32
     }
 }
 
 static KERNEL: Kernel = crate::kernel!(
     "fake_quant",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "shared/quantize.wgsl", "fake_quant.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
+        "fake_quant.wgsl"
+    ]
 );
 
 pub(super) static DEF: OpDef =
@@ -107,11 +114,19 @@ fn samples(rng: &mut Rng) -> Vec<Sample> {
     out
 }
 
-impl FakeQuant {
-    /// The parameters with which numbers are changed; `None` where they pass.
-    fn active(&self) -> Option<&QParams> {
-        self.0.params.as_ref().filter(|_| self.0.quantizes())
-    }
+/// A tensor quantized and dequantized, and how many NaN it had.
+pub fn fake_quantize(params: &QParams, cx: &Scratch, x: &Tensor) -> (Tensor, u64) {
+    let mut y = cx.take(x.len());
+    let steps: Vec<Step> = (0..params.scales().len()).map(|i| params.step(i)).collect();
+    // Elements that share a step, one behind the other.
+    let run = params.axis().map_or(CHUNK, |a| x.shape()[a + 1..].iter().product::<usize>().max(1));
+    let runs = y.par_chunks_mut(run).zip(x.f32s().par_chunks(run)).enumerate();
+    let nans = runs.with_min_len(CHUNK.div_ceil(run)).map(|(i, (y, x))| {
+        y.copy_from_slice(x);
+        steps[i % steps.len()].fake_quantize_all(y)
+    });
+    let nans = nans.sum();
+    (Tensor::from_f32(x.shape(), y), nans)
 }
 
 impl Op for FakeQuant {
@@ -163,17 +178,7 @@ impl Op for FakeQuant {
 
     fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         let x = &inputs[0];
-        let Some(params) = self.active() else { return Ok(vec![x.clone()]) };
-        let mut y = cx.take(x.len());
-        let steps: Vec<Step> = (0..params.scales().len()).map(|i| params.step(i)).collect();
-        // Elements that share a step, one behind the other.
-        let run = params.axis().map_or(CHUNK, |a| x.shape()[a + 1..].iter().product::<usize>().max(1));
-        let runs = y.par_chunks_mut(run).zip(x.f32s().par_chunks(run)).enumerate();
-        runs.with_min_len(CHUNK.div_ceil(run)).for_each(|(i, (y, x))| {
-            y.copy_from_slice(x);
-            steps[i % steps.len()].fake_quantize_all(y);
-        });
-        Ok(vec![Tensor::from_f32(x.shape(), y)])
+        Ok(vec![self.0.active().map_or_else(|| x.clone(), |params| fake_quantize(params, cx, x).0)])
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
@@ -182,7 +187,7 @@ impl Op for FakeQuant {
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         let x = &io.inputs[0];
-        let Some(q) = self.active() else { return Ok(Lowering::Alias) };
+        let Some(q) = self.0.active() else { return Ok(Lowering::Alias) };
         if x.is_empty() {
             return Ok(Lowering::run([]));
         }
@@ -191,18 +196,18 @@ impl Op for FakeQuant {
         }
         let place = x.place();
         let last = x.layout == Layout::ChannelsLast;
-        let c = if last { x.shape[1] } else { 0 };
-        let n4 = place.len().div_ceil(4);
+        let [n4, c, c4] = x.groups();
         let (low, high) = q.codes();
         let params = Params {
-            n4: u32(n4),
-            c: u32(c),
-            c4: u32(c.div_ceil(4)),
+            n4,
+            c,
+            c4,
             channels: u32(q.scales().len()),
             inner: u32(q.axis().map_or(1, |a| place.strides[a])),
             by_lane: u32::from(last && q.axis() == Some(1)),
             low,
             high,
+            slot: 0,
         };
         let mut table = Vec::with_capacity(3 * q.scales().len());
         for i in 0..q.scales().len() {
@@ -214,7 +219,7 @@ impl Op for FakeQuant {
             ]);
         }
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
-        let mut dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4));
+        let mut dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4 as usize));
         dispatch.overrides.extend(numbers(q.rounding, q.division));
         Ok(Lowering::Run { dispatches: vec![dispatch], temps: Vec::new(), tables: vec![table] })
     }

@@ -54,7 +54,7 @@ mod trilu;
 mod unary;
 mod r#where;
 
-pub use fake_quant::fake_quant;
+pub use fake_quant::{fake_quant, fake_quantize};
 pub use identity::new as identity;
 pub use integer::integer;
 pub use integer::quantize::{dequantize, quantize};

@@ -2,7 +2,7 @@
 
 use crate::graph::Epilogue;
 use crate::graph::epilogue::EpilogueParams;
-use crate::graph::lower::{Dispatch, Kernel, Layout, Lowering, Operand, View, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, View, flat_grid};
 
 crate::params! {
     /// `Params` of `pointwise.wgsl`.
@@ -17,6 +17,7 @@ pub(super) static KERNEL: Kernel = crate::kernel!(
         "shared/lanes.wgsl",
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
         "shared/epilogue.wgsl",
         "pointwise.wgsl"
     ]
@@ -24,10 +25,9 @@ pub(super) static KERNEL: Kernel = crate::kernel!(
 
 /// Applies `epilogue` to input 0, which lies as output 0 does.
 pub(super) fn lower(x: &View, epilogue: Epilogue) -> Lowering {
-    let n4 = x.place().len().div_ceil(4);
-    let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
-    let params =
-        Params { epilogue: EpilogueParams::default(), n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)) };
-    let dispatch = Dispatch::new(&KERNEL, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4));
+    let [n4, c, c4] = x.groups();
+    let params = Params { epilogue: EpilogueParams::default(), n4, c, c4 };
+    let bind = [Operand::Input(0), Operand::Output(0)];
+    let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4 as usize));
     Lowering::run([Dispatch { epilogue, ..dispatch }])
 }

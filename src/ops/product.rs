@@ -3,6 +3,7 @@
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
 use super::integer::device::{FinishParams, Finisher, fits_32, products};
 use super::integer::sums::{Finish, Sum, is_narrow, steps_of};
+use super::integer::{bytes, dense};
 use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::{CodeParams, OpError, Scratch};
@@ -72,6 +73,7 @@ macro_rules! kernel {
                 "shared/grid.wgsl",
                 "shared/bits.wgsl",
                 "shared/quantize.wgsl",
+                "shared/nan_count.wgsl",
                 "shared/epilogue.wgsl",
                 "shared/sums_f32.wgsl",
                 "shared/product.wgsl",
@@ -202,9 +204,48 @@ impl Product {
         y
     }
 
+    /// The integer form of 8-bit codes where the processor has instructions for them and the right operand is one matrix.
+    fn of_bytes(
+        &self,
+        params: &CodeParams,
+        inputs: &[Tensor],
+        out: &[usize],
+        finish: &Finish,
+    ) -> Option<Tensor> {
+        let x = bytes::Input::new(params.inputs[0].as_ref(), &inputs[0])?;
+        let w = bytes::symmetric(params, &inputs[1])?;
+        if !bytes::suits(params) || self.batches() != 1 || self.m * self.n * self.k == 0 {
+            return None;
+        }
+        let padded = dense::quads(self.k) * 4;
+        u32::try_from(self.m * padded).ok()?;
+        let mut rows = vec![x.zero; self.m * padded];
+        rows.par_chunks_mut(padded).enumerate().for_each(|(i, row)| {
+            for (k, v) in row[..self.k].iter_mut().enumerate() {
+                *v = x.bytes[i * self.a.0 + k * self.a.1] ^ x.flip;
+            }
+        });
+        let at = |o: usize, _: usize, i: usize| w[i * self.b.0 + o * self.b.1];
+        let weights = [dense::Weights::pack(self.n, 1, self.k, dense::BLOCKS, at)];
+        let offsets: Vec<u32> = (0..self.m).filter_map(|i| u32::try_from(i * padded).ok()).collect();
+        let product = bytes::Bytes {
+            x: &rows,
+            stride: rows.len(),
+            zero: x.zero,
+            weights: &weights,
+            offsets: &offsets,
+            taps: 1,
+            order: bytes::Order::Rows,
+        };
+        Some(finish.output(params, out, &product))
+    }
+
     /// The integer form: channels lie along the last axis of an output of this shape.
     pub fn integer(&self, params: &CodeParams, inputs: &[Tensor], out: &[usize]) -> Result<Tensor, OpError> {
         let finish = Finish::new(params, inputs, out, out.len() - 1)?;
+        if let Some(y) = self.of_bytes(params, inputs, out, &finish) {
+            return Ok(y);
+        }
         let (a, b) = (steps_of(params, inputs, 0)?, steps_of(params, inputs, 1)?);
         Ok(if is_narrow(params) {
             finish.apply(params, out, &self.sums::<i32>(&a, &b))

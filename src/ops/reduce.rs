@@ -181,10 +181,10 @@ reduce!(
     "GlobalMaxPool",
     true,
     ["reduce/f32.wgsl", "reduce/max.wgsl", "reduce.wgsl"],
-    [],
+    ["reduce/max.wgsl"],
     float::max,
     f32::NEG_INFINITY,
-    None,
+    INT_MAX,
     WIDE,
     0.0
 );

@@ -1,5 +1,6 @@
 //! The quantization configuration: a preset and rules, from TOML or built in a program.
 
+use crate::quant::{Profile, ProfileError};
 use crate::tensor::DType;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct QuantConfig {
     pub preset: Preset,
     /// The target whose arithmetic is simulated.
     pub target: Option<String>,
+    /// The profile of that target, where it comes from a file of its own.
+    #[serde(skip)]
+    pub profile: Option<Profile>,
     /// Consistency level 0 to 4.
     pub consistency: Option<u8>,
     /// What finds ranges of activations, unless a rule says otherwise.
@@ -204,6 +208,18 @@ impl QuantConfig {
             *s = folder.join(&*s);
         }
         Ok(config)
+    }
+
+    /// The profile of the target.
+    ///
+    /// # Errors
+    /// A target that does not come with the engine, and no profile of a file.
+    pub fn profile(&self) -> Result<Profile, ProfileError> {
+        match (&self.profile, &self.target) {
+            (Some(profile), _) => Ok(profile.clone()),
+            (None, Some(name)) => Profile::builtin(name),
+            (None, None) => Ok(Profile::default()),
+        }
     }
 
     /// Every observer that it names.

@@ -86,6 +86,7 @@ fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared
     if graph.stage != Stage::Float {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
     }
+    let profile = config.profile().map_err(|e| PassError::Profile { message: e.to_string() })?;
     let groups = fuse::groups(graph);
     let mut p = Placement::new(graph, config, &groups, model)?;
     p.place();
@@ -93,10 +94,12 @@ fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared
     let mut composites = p.attentions();
     let on_codes: HashSet<NodeId> =
         p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
-    let (mut prepared, mut observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config)?;
+    let (mut prepared, mut observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config, &profile)?;
     prepared.stage = Stage::FakeQuant;
     let level = config.consistency.unwrap_or(1);
-    let inside = internals::declare(&mut prepared, &on_codes, observer(config), level == 2 || level == 3)?;
+    let power_of_two = level == 2 || level == 3 || profile.shifts();
+    prepared.target = Some(crate::graph::Target { profile, level });
+    let inside = internals::declare(&mut prepared, &on_codes, observer(config), power_of_two)?;
     observed.extend(inside.observed);
     composites.extend(inside.composites);
     // One table, with nothing inside; said all the same, as it may have been written out.
@@ -125,7 +128,12 @@ const DEFAULT_OBSERVER: &str = "mix";
 ///
 /// # Errors
 /// A graph that breaks a rule.
-pub fn recalibration(mut graph: Graph, observer: Option<&str>) -> Result<(Graph, Prepared), PassError> {
+pub fn recalibration(
+    mut graph: Graph,
+    observer: Option<&str>,
+    target: crate::graph::Target,
+) -> Result<(Graph, Prepared), PassError> {
+    graph.target = Some(target);
     let mut plain = graph.clone();
     let mut observed = HashMap::new();
     for i in 0..graph.nodes().len() {

@@ -175,6 +175,8 @@ pub struct Profile {
     pub weights: Vec<DType>,
     /// Types of tensors between operators.
     pub activations: Vec<DType>,
+    /// The text that it was read from.
+    pub source: String,
     default: Arithmetic,
     ops: BTreeMap<String, Entry>,
 }
@@ -242,6 +244,7 @@ impl Profile {
             narrow_weights: file.weights.narrow,
             weights: types(file.weights.types)?,
             activations: types(file.activations)?,
+            source: text.to_owned(),
             default: file.default.over(plain),
             ops: file.op,
         })
@@ -250,6 +253,12 @@ impl Profile {
     /// How it computes an operator, by our name of it.
     pub fn arithmetic(&self, op: &str) -> Arithmetic {
         self.ops.get(op).map_or(self.default, |e| e.over(self.default))
+    }
+
+    /// Whether scales must be powers of two, as some operator is requantized by shifts.
+    pub fn shifts(&self) -> bool {
+        let each = self.ops.values().map(|e| e.over(self.default)).chain([self.default]);
+        each.into_iter().any(|a| a.requantize == Requantize::Shift)
     }
 
     /// Operators that it says something of.

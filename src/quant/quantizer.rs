@@ -152,6 +152,11 @@ impl Quantizer {
         Quantizer { spec, state: State::Validation, origin, params: Some(params) }
     }
 
+    /// The parameters with which numbers are changed when the graph runs; `None` where they pass.
+    pub fn active(&self) -> Option<&QParams> {
+        self.params.as_ref().filter(|_| self.quantizes())
+    }
+
     /// Whether numbers are changed when the graph runs.
     pub fn quantizes(&self) -> bool {
         matches!(self.state, State::Qat | State::Validation)

@@ -120,11 +120,18 @@ impl Step {
         self.dequantize(self.quantize(x))
     }
 
-    /// [`Step::fake_quantize`] of each element, in its place, in loops without branches.
-    pub fn fake_quantize_all(&self, x: &mut [f32]) {
+    /// [`Step::fake_quantize`] of each element, in its place, in loops without branches. How many of them were NaN.
+    pub fn fake_quantize_all(&self, x: &mut [f32]) -> u64 {
         let narrow = self.low >= -65536 && self.high <= 65536;
         match (narrow, self.division, self.rounding) {
-            (false, ..) | (_, Division::Real, _) => x.iter_mut().for_each(|x| *x = self.fake_quantize(*x)),
+            (false, ..) | (_, Division::Real, _) => {
+                let of = |x: &mut f32| {
+                    let nan = x.is_nan();
+                    *x = self.fake_quantize(*x);
+                    u64::from(nan)
+                };
+                x.iter_mut().map(of).sum()
+            }
             (_, Division::Multiply, Rounding::HalfEven) => self.each(x, |x| x * self.inverse, |even, _| even),
             (_, division, rounding) => {
                 let quotient =
@@ -138,23 +145,28 @@ impl Step {
         }
     }
 
-    /// `round` makes an integer of a quotient that was rounded half to even, and of what that left of it, exactly.
+    /// `round` makes an integer of a quotient that was rounded half to even, and of what that left of it, exactly. How
+    /// many elements were NaN, which their quotients are then, and only then.
     #[inline(always)]
     #[allow(clippy::cast_precision_loss, reason = "codes of up to 17 bits are exact")]
-    fn each(&self, x: &mut [f32], quotient: impl Fn(f32) -> f32, round: impl Fn(f32, f32) -> f32) {
+    fn each(&self, x: &mut [f32], quotient: impl Fn(f32) -> f32, round: impl Fn(f32, f32) -> f32) -> u64 {
         // Beyond every code of 16 bits, whatever the zero point.
         const MOST: f32 = 131_072.0;
         // Numbers of its size are integers, so that adding it rounds half to even.
         const WHOLE: f32 = 12_582_912.0;
         let [low, high, zero] = [self.low, self.high, self.zero_point].map(|code| code as f32);
+        // Of the width of a float, so that it is counted in the lanes of the loop; a tensor has fewer elements.
+        let mut nans = 0u32;
         for x in x {
             let v = quotient(*x);
+            nans += u32::from(v.is_nan());
             let v = if v.is_nan() { 0.0 } else { v };
             let v = v.clamp(-MOST, MOST);
             let even = (v + WHOLE) - WHOLE;
             let code = (round(even, v - even) + zero).clamp(low, high);
             *x = (code - zero) * self.scale;
         }
+        u64::from(nans)
     }
 
     /// The smallest number whose code is at least `code`; `None` where no number's is.
@@ -327,7 +339,7 @@ mod tests {
                     x.push(rng.float(-2.0, 2.0) * step.scale() * high as f32);
                 }
                 let mut y = x.clone();
-                step.fake_quantize_all(&mut y);
+                assert_eq!(step.fake_quantize_all(&mut y), 1, "NaN are counted");
                 for (x, y) in x.iter().zip(y) {
                     assert_eq!(y.to_bits(), step.fake_quantize(*x).to_bits(), "{x:?} by {q:?}");
                 }

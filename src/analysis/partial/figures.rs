@@ -28,6 +28,7 @@ pub(super) fn report(
     }
     for (m, (model, known)) in models.iter_mut().zip(&header.models).enumerate() {
         model.frames = table.rows();
+        model.nans.clone_from(&known.nans);
         if let Some(classes) = known.classes {
             let mut top = TopK::new(None);
             let places = table.numbers(&place_column(m).name, Element::U32, u32::from_le_bytes)?;

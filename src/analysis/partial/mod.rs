@@ -12,6 +12,7 @@ pub use merge::{MergeReport, merge};
 pub use run::{PartOptions, eval_part};
 
 use super::eval::ModelReport;
+use super::nan::Nans;
 use super::running::Running;
 use crate::data::columns::{ColumnType, Table};
 use crate::data::metrics::FrameAgreement;
@@ -75,6 +76,9 @@ struct ModelHeader {
     cpu_ops: BTreeSet<(String, String)>,
     /// What should be known of it.
     warnings: BTreeSet<String>,
+    /// NaN that its quantizers were given.
+    #[serde(default, skip_serializing_if = "Nans::is_empty")]
+    nans: Nans,
 }
 
 impl Header {
@@ -128,6 +132,7 @@ impl ModelHeader {
             dispatches: 0,
             cpu_ops: BTreeSet::new(),
             warnings: BTreeSet::new(),
+            nans: Nans::default(),
         }
     }
 
@@ -136,13 +141,15 @@ impl ModelHeader {
         self.dispatches += other.dispatches;
         self.cpu_ops.extend(other.cpu_ops.iter().cloned());
         self.warnings.extend(other.warnings.iter().cloned());
+        self.nans.join(&other.nans);
     }
 
-    /// Takes in what was met since `dispatches` were made.
-    fn observe(&mut self, model: &Running, dispatches: u64) {
+    /// Takes in what was met since `dispatches` were made, at samples whose positions in the data set `position` gives.
+    fn observe(&mut self, model: &mut Running, dispatches: u64, position: impl Fn(usize) -> usize) {
         self.dispatches += model.dispatches - dispatches;
         self.cpu_ops.extend(model.cpu_ops.iter().map(|(node, why)| (node.clone(), (*why).to_owned())));
         self.warnings.extend(model.warnings().cloned());
+        self.nans.join(&std::mem::take(&mut model.nans).moved(position));
     }
 
     /// What is known of a model that did not run.
@@ -159,6 +166,7 @@ impl ModelHeader {
             dispatches: self.dispatches,
             cpu_ops: self.cpu_ops.iter().cloned().collect(),
             warnings: self.warnings.iter().cloned().collect(),
+            nans: self.nans.clone(),
         }
     }
 }

@@ -161,7 +161,7 @@ impl Sheet {
         for (m, model) in running.iter_mut().enumerate() {
             let dispatches = model.dispatches;
             let outputs = model.run(batch)?;
-            self.header.models[m].observe(model, dispatches);
+            self.header.models[m].observe(model, dispatches, |p| shard.position(from + p));
             if model.classes.is_some() {
                 let frames = Frames { outputs: &outputs, labels: batch.labels.as_deref(), ids: &batch.ids };
                 let (places, _) =

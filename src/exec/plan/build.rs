@@ -332,6 +332,7 @@ impl<'a> Builder<'a> {
         };
         let mut segments = Vec::new();
         let (mut upload_bytes, mut readback_bytes) = (0, 0);
+        let counts_nan = !self.plan.quantizers.is_empty();
         for s in &self.segments {
             let mut upload = 0;
             let mut readback = 0;
@@ -355,6 +356,10 @@ impl<'a> Builder<'a> {
                 grid: d.dispatch.grid,
             });
             segments.push(Segment { host: s.host.clone(), uploads, steps: steps.collect(), reads });
+            if counts_nan && segments.len() == self.segments.len() {
+                self.plan.counters_at = Some(readback);
+                readback += padded(self.plan.quantizers.len() as u64 * 4);
+            }
             upload_bytes = upload_bytes.max(upload);
             readback_bytes = readback_bytes.max(readback);
         }

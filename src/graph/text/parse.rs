@@ -2,10 +2,11 @@
 
 use super::super::attrs::{Input, SymInt};
 use super::super::op::Lookup;
-use super::super::{AttrValue, Attrs, Graph, Node, NodeId, Reader, Source, Stage, Value, ValueId};
+use super::super::{AttrValue, Attrs, Graph, Node, NodeId, Reader, Source, Stage, Target, Value, ValueId};
 use super::lex::{Placed, Token, words};
 use super::{ContentHash, number};
 use crate::graph::op::check;
+use crate::quant::Profile;
 use crate::tensor::{DType, Dim, MAX_RANK, Tensor, TensorType};
 use std::collections::BTreeMap;
 
@@ -175,6 +176,7 @@ impl Parser<'_> {
         let stage =
             self.word(format!("a stage ({stages})"), |w| Stage::ALL.into_iter().find(|s| s.name() == w))?;
         self.end()?;
+        let target = self.target()?;
         let (mut inputs, mut outputs, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
         while self.at < self.words.len() {
             match self.peek() {
@@ -203,8 +205,23 @@ impl Parser<'_> {
             return Err(self.error_at(usize::MAX, format!("a value v{i}"), found));
         }
         let values = std::mem::take(&mut self.values).into_values().collect();
-        Graph::from_parts(name, stage, values, nodes, inputs, outputs)
+        Graph::from_parts(name, stage, target, values, nodes, inputs, outputs)
             .map_err(|e| self.error_at(usize::MAX, "a graph that keeps the rules", e.to_string()))
+    }
+
+    /// `target 4 "name = .."`, where it is there.
+    fn target(&mut self) -> Parsed<Option<Target>> {
+        if self.at >= self.words.len() || !matches!(self.peek(), Token::Word(w) if w == "target") {
+            return Ok(None);
+        }
+        self.at += 1;
+        let level = self.word("a level from 0 to 4", |w| w.parse().ok().filter(|l| *l <= 4))?;
+        let at = self.at;
+        let text = self.text("the TOML of a profile")?;
+        let profile =
+            Profile::parse(&text).map_err(|e| self.error_at(at, "the TOML of a profile", e.to_string()))?;
+        self.end()?;
+        Ok(Some(Target { profile, level }))
     }
 
     fn constant(&mut self) -> Parsed<()> {

@@ -67,6 +67,9 @@ impl Graph {
 /// The whole graph.
 pub fn print(graph: &Graph) -> String {
     let mut out = format!("graph {} {}\n", quoted(&graph.name), graph.stage.name());
+    if let Some(t) = &graph.target {
+        let _ = writeln!(out, "target {} {}", t.level, quoted(&t.profile.source));
+    }
     for id in &graph.inputs {
         let _ = writeln!(out, "input {}", graph.typed(*id));
     }

@@ -16,7 +16,7 @@ impl Writer<'_> {
         if q.state == State::Float {
             return self.helper("Identity", &[&x], &y, &[]);
         }
-        let Some(params) = q.params.as_ref().filter(|_| q.quantizes()) else {
+        let Some(params) = q.active() else {
             self.uncalibrated.push(node.name.clone());
             return;
         };

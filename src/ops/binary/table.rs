@@ -37,12 +37,12 @@ macro_rules! binary {
             };
         }
     };
-    (@kernel F32, $file:literal, $shared:tt) => { binary!(@file " f32", $file, ["shared/binary_f32.wgsl", "shared/quantize.wgsl", "shared/epilogue.wgsl"], $shared) };
+    (@kernel F32, $file:literal, $shared:tt) => { binary!(@file " f32", $file, ["shared/binary_f32.wgsl", "shared/quantize.wgsl", "shared/nan_count.wgsl", "shared/epilogue.wgsl"], $shared) };
     (@kernel I32, $file:literal, $shared:tt) => { binary!(@file " i32", $file, ["shared/binary_i32.wgsl", "shared/no_epilogue.wgsl"], $shared) };
     (@kernel F32Bool, $file:literal, $shared:tt) => { binary!(@file " f32", $file, ["shared/binary_f32_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
     (@kernel I32Bool, $file:literal, $shared:tt) => { binary!(@file " i32", $file, ["shared/binary_i32_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
     (@kernel Bool, $file:literal, $shared:tt) => { binary!(@file " bool", $file, ["shared/binary_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
-    (@kernel F32I32, $file:literal, $shared:tt) => { binary!(@file " f32 i32", $file, ["shared/binary_f32_i32.wgsl", "shared/quantize.wgsl", "shared/epilogue.wgsl"], $shared) };
+    (@kernel F32I32, $file:literal, $shared:tt) => { binary!(@file " f32 i32", $file, ["shared/binary_f32_i32.wgsl", "shared/quantize.wgsl", "shared/nan_count.wgsl", "shared/epilogue.wgsl"], $shared) };
     (@file $types:literal, $file:literal, [$($aliases:literal),*], [$($shared:literal),*]) => {
         crate::kernel!(
             concat!($file, $types),

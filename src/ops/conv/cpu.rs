@@ -2,9 +2,10 @@
 //! every group has one input channel.
 
 use super::window::{Axis, Window, three};
-use crate::graph::Scratch;
+use crate::graph::{CodeParams, Scratch};
 use crate::ops::gemm_cpu::{Mat, Tiling, par_blocks};
-use crate::ops::integer::sums::Sum;
+use crate::ops::integer::sums::{Finish, Sum};
+use crate::ops::integer::{bytes, dense};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -71,6 +72,32 @@ struct Shape {
 impl Shape {
     fn taps(&self) -> usize {
         self.axes.iter().map(|a| a.kernel).product()
+    }
+
+    /// Where the channels of each tap of each output pixel begin, where a pixel of the input takes `padded` bytes; behind
+    /// the last pixel for the padding.
+    fn offsets(&self, padded: usize) -> Vec<u32> {
+        let [id, ih, iw] = self.input;
+        let [od, oh, ow] = self.output;
+        let [ad, ah, aw] = self.axes;
+        let outside = id * ih * iw;
+        let mut out = Vec::with_capacity(od * oh * ow * self.taps());
+        for p in 0..od * oh * ow {
+            for kd in 0..ad.kernel {
+                let d = ad.source(p / (oh * ow), kd, id);
+                for kh in 0..ah.kernel {
+                    let h = ah.source(p / ow % oh, kh, ih);
+                    for kw in 0..aw.kernel {
+                        let at = match (d, h, aw.source(p % ow, kw, iw)) {
+                            (Some(d), Some(h), Some(w)) => (d * ih + h) * iw + w,
+                            _ => outside,
+                        };
+                        out.push(u32::try_from(at * padded).unwrap_or(u32::MAX));
+                    }
+                }
+            }
+        }
+        out
     }
 
     /// Writes row (c, kd, kh, kw) = the inputs that meet this weight in output pixels `p0..p0 + n`.
@@ -155,6 +182,54 @@ impl Axis {
             }
         }
     }
+}
+
+/// The integer form of 8-bit codes where the processor has instructions for them; `None` where not, or where groups are
+/// too small for them.
+pub(super) fn of_bytes(
+    window: &Window,
+    groups: usize,
+    params: &CodeParams,
+    inputs: &[Tensor],
+    out: &[usize],
+    finish: &Finish,
+) -> Option<Tensor> {
+    let (x_shape, w_shape) = (inputs[0].shape(), inputs[1].shape());
+    let x = bytes::Input::new(params.inputs[0].as_ref(), &inputs[0])?;
+    let w = bytes::symmetric(params, &inputs[1])?;
+    let (o, c) = (out[1] / groups, w_shape[1]);
+    if !bytes::suits(params) || (groups > 1 && (c < 4 || o < 8)) || out.contains(&0) || c == 0 {
+        return None;
+    }
+    let shape = Shape { input: three(x_shape), output: three(out), axes: window.three() };
+    let (taps, in_pixels) = (shape.taps(), shape.input.iter().product::<usize>());
+    let padded = dense::quads(c) * 4;
+    let stride = (in_pixels + 1) * padded;
+    let mats = out[0] * groups;
+    u32::try_from(stride).ok()?;
+    let mut pixels = vec![x.zero; mats * stride];
+    pixels.par_chunks_mut(stride).zip(x.bytes.par_chunks(c * in_pixels)).for_each(|(y, x_planes)| {
+        dense::interleave(x_planes, c, x.flip, padded, &mut y[..in_pixels * padded]);
+    });
+    let blocks = bytes::blocks(o, mats);
+    let weights: Vec<dense::Weights> = (0..groups)
+        .into_par_iter()
+        .map(|g| {
+            let w = &w[g * o * c * taps..(g + 1) * o * c * taps];
+            dense::Weights::pack(o, taps, c, blocks, |o, t, i| w[(o * c + i) * taps + t])
+        })
+        .collect();
+    let offsets = shape.offsets(padded);
+    let product = bytes::Bytes {
+        x: &pixels,
+        stride,
+        zero: x.zero,
+        weights: &weights,
+        offsets: &offsets,
+        taps,
+        order: bytes::Order::Planes,
+    };
+    Some(finish.output(params, out, &product))
 }
 
 /// Exact sums of products of operands `x` and `w` of these shapes, with zeros in the padding.

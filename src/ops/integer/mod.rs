@@ -3,6 +3,8 @@
 //!
 //! *Shapes*: those of the operator, and one addend of the output's shape where it has one.
 
+pub(super) mod bytes;
+pub(super) mod dense;
 pub(super) mod device;
 pub(super) mod quantize;
 mod samples;

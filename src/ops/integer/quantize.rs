@@ -5,7 +5,7 @@
 use super::{read_params, write};
 use crate::graph::codes::codes_of;
 use crate::graph::epilogue::numbers;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, View, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, View, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{Attrs, CodeOutput, Op, OpDef, OpError, Reader, Scratch};
@@ -108,20 +108,19 @@ fn samples(rng: &mut Rng, numbers: bool) -> Vec<Sample> {
 }
 
 fn dispatch(kernel: &'static Kernel, x: &View, step: &Step) -> Dispatch {
-    let n4 = x.place().len().div_ceil(4);
-    let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
+    let [n4, c, c4] = x.groups();
     let (low, high) = step.codes();
     let params = Params {
-        n4: u32(n4),
-        c: u32(c),
-        c4: u32(c.div_ceil(4)),
+        n4,
+        c,
+        c4,
         low,
         high,
         zero_point: step.zero_point(),
         scale: step.scale(),
         inverse: step.inverse(),
     };
-    Dispatch::new(kernel, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4))
+    Dispatch::new(kernel, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4 as usize))
 }
 
 impl Op for Quantize {

@@ -1,9 +1,10 @@
 //! Exact sums of products of codes on the CPU, and what targets make of them.
 
+use super::bytes::Place;
 use crate::graph::codes::codes_of;
 use crate::graph::{CodeOutput, CodeParams, OpError};
-use crate::quant::{Accumulator, Adder, QParams, Requantizer, Step};
-use crate::tensor::Tensor;
+use crate::quant::{Accumulator, Adder, Factor, Multiplier, QParams, Requantizer, Rounding, Step};
+use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 /// Codes less their zero point.
@@ -81,10 +82,10 @@ impl Ending {
 
 /// What becomes of sums of products: a bias is added, and the target requantizes.
 #[derive(Debug)]
-pub(in crate::ops) struct Finish<'a> {
+pub(in crate::ops) struct Finish {
     ending: Ending,
     /// The codes that are added, where there are some.
-    addend: &'a Tensor,
+    addend: Vec<i32>,
     bias: Option<Vec<i32>>,
     saturates: bool,
     channels: usize,
@@ -98,7 +99,7 @@ fn weight_scales(params: &CodeParams) -> Result<&[f32], OpError> {
     p.ok_or(OpError::Parameters { what: "input", index: 1 })
 }
 
-impl<'a> Finish<'a> {
+impl Finish {
     /// For an output of this shape, the channels of which lie along `axis`. Input 2, where there is one, is the bias;
     /// an addend is the last input.
     ///
@@ -106,15 +107,15 @@ impl<'a> Finish<'a> {
     /// Parameters that the target's arithmetic cannot compute with.
     pub(in crate::ops) fn new(
         params: &CodeParams,
-        inputs: &'a [Tensor],
+        inputs: &[Tensor],
         shape: &[usize],
         axis: usize,
-    ) -> Result<Finish<'a>, OpError> {
+    ) -> Result<Finish, OpError> {
         let products = inputs.len() - usize::from(params.addend.is_some());
         let bias = (products > 2).then(|| codes_of(inputs, 2)).transpose()?;
         Ok(Finish {
             ending: Ending::new(params)?,
-            addend: inputs.last().ok_or(OpError::MissingInput { input: 0 })?,
+            addend: if params.addend.is_some() { codes_of(inputs, inputs.len() - 1)? } else { Vec::new() },
             bias,
             saturates: params.arithmetic.accumulator == Accumulator::Saturating32,
             channels: shape[axis],
@@ -123,54 +124,187 @@ impl<'a> Finish<'a> {
     }
 
     /// The output of all sums, in order.
-    pub(in crate::ops) fn apply<T: Copy + Into<i64> + Sync>(
-        &self,
-        params: &CodeParams,
-        shape: &[usize],
-        sums: &[T],
-    ) -> Tensor {
-        const CHUNK: usize = 16 * 1024;
-        let channel = |at: usize| at / self.inner.max(1) % self.channels.max(1);
-        let sum = |at: usize, sum: T| -> i64 {
-            let bias =
-                self.bias.as_ref().map_or(0, |b| i64::from(b[if b.len() == 1 { 0 } else { channel(at) }]));
-            let sum = sum.into() + bias;
-            if self.saturates { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum }
-        };
-        let each = |f: &(dyn Fn(usize, i64) -> i32 + Sync)| {
-            let mut out = vec![0i32; sums.len()];
-            out.par_chunks_mut(CHUNK).zip(sums.par_chunks(CHUNK)).enumerate().for_each(|(c, (out, sums))| {
-                for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    let at = c * CHUNK + i;
-                    *o = f(at, sum(at, *s));
-                }
-            });
-            out
-        };
-        match &self.ending {
-            Ending::Codes(r) => params.store(shape, &each(&|at, sum| r.apply(channel(at), sum))),
-            Ending::Added { adder, addend } => {
-                let codes = self.addend.codes().expect("the type was checked");
-                let f = |at: usize, sum: i64| adder.apply(channel(at), sum, addend.steps(codes[at]));
-                params.store(shape, &each(&f))
-            }
-            #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
-            Ending::Sums => {
-                let all = each(&|_, sum| sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32);
-                Tensor::from_i32(shape, all)
-            }
-            Ending::Real(scales) => {
-                let mut out = vec![0f32; sums.len()];
-                for (at, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    let scale = scales[if scales.len() == 1 { 0 } else { channel(at) }];
-                    #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
-                    {
-                        *o = sum(at, *s) as f32 * scale;
-                    }
-                }
-                Tensor::from_f32(shape, out)
+    pub(in crate::ops) fn apply<S: Sum>(&self, params: &CodeParams, shape: &[usize], sums: &[S]) -> Tensor {
+        self.output(params, shape, &Sums(sums))
+    }
+
+    /// The output that `fill` makes.
+    pub(in crate::ops) fn output(&self, params: &CodeParams, shape: &[usize], fill: &impl Fill) -> Tensor {
+        let dtype = params.output.dtype();
+        match dtype {
+            DType::F32 => Tensor::from_f32(shape, fill.run(self)),
+            DType::I32 => Tensor::from_i32(shape, fill.run(self)),
+            DType::I8 => Tensor::from_i8(shape, fill.run(self)),
+            DType::U8 => Tensor::from_u8(shape, fill.run(self)),
+            DType::I16 => Tensor::from_i16(shape, fill.run(self)),
+            DType::U16 => Tensor::from_u16(shape, fill.run(self)),
+            DType::I4 | DType::U4 | DType::Bool => {
+                let bytes: Vec<i8> = fill.run(self);
+                let made = Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&bytes));
+                made.expect("codes were placed between their bounds")
             }
         }
+    }
+
+    /// The channel of an element.
+    fn channel(&self, at: usize) -> usize {
+        at / self.inner.max(1) % self.channels.max(1)
+    }
+
+    /// What is added to the sums of a channel.
+    pub(in crate::ops) fn bias(&self, channel: usize) -> i32 {
+        self.bias.as_ref().map_or(0, |b| b[if b.len() == 1 { 0 } else { channel }])
+    }
+
+    /// The sum of a channel's products with its bias.
+    #[inline(always)]
+    fn total(&self, sum: i64, bias: i32) -> i64 {
+        let sum = sum + i64::from(bias);
+        if self.saturates { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum }
+    }
+
+    /// Codes of the sums of one channel, whose first element is `at`.
+    #[inline(always)]
+    fn codes<S: Sum, T>(&self, place: Place, sums: &[S], out: &mut [T], narrow: impl Fn(i32) -> T) {
+        let channel = place.channel;
+        let bias = self.bias(channel);
+        match &self.ending {
+            Ending::Codes(r) => match r.factor(channel) {
+                Factor::Fixed(m, rounding) if S::NARROW && (1..=62).contains(&m.shift) => {
+                    let fixed = Fixed::new(m, rounding, r.output());
+                    let each = out.iter_mut().zip(sums);
+                    each.for_each(|(o, s)| *o = narrow(fixed.code(self.total((*s).into(), bias))));
+                }
+                factor => {
+                    let y = r.output();
+                    let each = out.iter_mut().zip(sums);
+                    each.for_each(|(o, s)| *o = narrow(y.place(factor.apply(self.total((*s).into(), bias)))));
+                }
+            },
+            Ending::Added { adder, addend } => {
+                for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
+                    let steps = addend.steps(self.addend[place.at + i * place.step]);
+                    *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps));
+                }
+            }
+            Ending::Sums | Ending::Real(_) => {}
+        }
+    }
+}
+
+/// A factor of 31 bits for sums of 32, in 64-bit arithmetic without branches.
+#[derive(Clone, Copy)]
+struct Fixed {
+    m: i64,
+    shift: u32,
+    half: i64,
+    rounding: Rounding,
+    zero: i64,
+    low: i64,
+    high: i64,
+}
+
+impl Fixed {
+    fn new(m: Multiplier, rounding: Rounding, y: &Step) -> Fixed {
+        let (low, high) = y.codes();
+        let shift = m.shift.unsigned_abs();
+        Fixed {
+            m: m.m.into(),
+            shift,
+            half: 1 << (shift - 1),
+            rounding,
+            zero: y.zero_point().into(),
+            low: low.into(),
+            high: high.into(),
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
+    fn code(&self, sum: i64) -> i32 {
+        let p = sum * self.m;
+        let rounded = match self.rounding {
+            Rounding::HalfEven => p + (self.half - 1) + ((p >> self.shift) & 1),
+            Rounding::HalfUp => p + self.half,
+            Rounding::HalfAway => p + self.half - i64::from(p < 0),
+        };
+        ((rounded >> self.shift) + self.zero).clamp(self.low, self.high) as i32
+    }
+}
+
+/// How an output is filled, whatever the type of its elements.
+pub(in crate::ops) trait Fill {
+    /// All elements.
+    fn run<T: Element>(&self, finish: &Finish) -> Vec<T>;
+}
+
+/// An element of an output.
+pub(in crate::ops) trait Element: Copy + Default + Send + Sync {
+    /// The elements that the sums of one channel become.
+    fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]);
+}
+
+macro_rules! codes {
+    ($($ty:ty),+) => {
+        $(impl Element for $ty {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "placed between the type's codes")]
+            #[inline(always)]
+            fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
+                finish.codes(place, sums, out, |code| code as $ty);
+            }
+        })+
+    };
+}
+
+codes!(i8, u8, i16, u16);
+
+impl Element for i32 {
+    #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
+    #[inline(always)]
+    fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
+        let bias = finish.bias(place.channel);
+        for (o, s) in out.iter_mut().zip(sums) {
+            *o = finish.total((*s).into(), bias).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        }
+    }
+}
+
+impl Element for f32 {
+    #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
+    #[inline(always)]
+    fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
+        let Ending::Real(scales) = &finish.ending else { return };
+        let channel = place.channel;
+        let (bias, scale) = (finish.bias(channel), scales[if scales.len() == 1 { 0 } else { channel }]);
+        for (o, s) in out.iter_mut().zip(sums) {
+            *o = finish.total((*s).into(), bias) as f32 * scale;
+        }
+    }
+}
+
+/// Sums in the order of the output.
+struct Sums<'a, S>(&'a [S]);
+
+impl<S: Sum> Fill for Sums<'_, S> {
+    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+        const CHUNK: usize = 16 * 1024;
+        let mut out = vec![T::default(); self.0.len()];
+        let run = finish.inner.clamp(1, CHUNK);
+        // Runs end where a channel does, and so do chunks of whole runs.
+        let chunk = if run == finish.inner { CHUNK / run * run } else { run };
+        let chunks = out.par_chunks_mut(chunk).zip(self.0.par_chunks(chunk)).enumerate();
+        chunks.for_each(|(c, (out, sums))| {
+            let mut at = c * chunk;
+            let (mut out, mut sums) = (out, sums);
+            while !sums.is_empty() {
+                let n = (finish.inner.max(1) - at % finish.inner.max(1)).min(sums.len());
+                let (row, rest) = out.split_at_mut(n);
+                let place = Place { channel: finish.channel(at), at, step: 1 };
+                T::row(finish, place, &sums[..n], row);
+                (out, sums, at) = (rest, &sums[n..], at + n);
+            }
+        });
+        out
     }
 }
 
@@ -183,6 +317,9 @@ pub(in crate::ops) fn not_a_power() -> OpError {
 
 /// What products are summed in.
 pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static {
+    /// Whether it has 32 bits.
+    const NARROW: bool;
+
     /// What is multiplied.
     type Operand: Copy + Default + Send + Sync + 'static;
 
@@ -194,6 +331,7 @@ pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static
 }
 
 impl Sum for i32 {
+    const NARROW: bool = true;
     type Operand = i16;
 
     #[allow(clippy::cast_possible_truncation, reason = "checked by `fits_i16`")]
@@ -209,6 +347,7 @@ impl Sum for i32 {
 }
 
 impl Sum for i64 {
+    const NARROW: bool = false;
     type Operand = i32;
 
     fn operand(steps: i32) -> i32 {

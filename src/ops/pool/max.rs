@@ -1,6 +1,7 @@
 //! `MaxPool`.
 
 use super::window::{Window, WindowParams};
+use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch};
@@ -170,8 +171,8 @@ impl Op for MaxPool {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         check::arity(inputs, 1, 1, "1")?;
         let dtype = inputs[0].dtype;
-        if !matches!(dtype, DType::F32 | DType::I8 | DType::U8) {
-            return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: dtype });
+        if dtype != DType::F32 && dtype.limits().is_none() {
+            return Err(OpError::DType { input: 0, expected: "f32 or codes", got: dtype });
         }
         let out = TensorType { dtype, shape: self.window.infer(inputs)? };
         check::size(&out)?;
@@ -195,7 +196,13 @@ impl Op for MaxPool {
             Data::I8(v) => self.outputs((x.shape(), v), vec![0; n], i8::MIN, |y| Tensor::from_i8(shape, y)),
             Data::U8(v) => self.outputs((x.shape(), v), vec![0; n], u8::MIN, |y| Tensor::from_u8(shape, y)),
             _ => {
-                return Err(OpError::DType { input: 0, expected: "f32, i8 or u8", got: x.dtype() });
+                let (codes, dtype) = (codes_of(inputs, 0)?, x.dtype());
+                let (lowest, _) = dtype.limits().unwrap_or_default();
+                let codes = (x.shape(), &codes[..]);
+                self.outputs(codes, vec![0; n], lowest, |y| {
+                    Tensor::from_codes(dtype, &shape, &y)
+                        .expect("they are codes of the input, or the lowest one")
+                })
             }
         })
     }

@@ -12,7 +12,7 @@ pub(super) use float::*;
 pub(super) use integer::*;
 
 use crate::graph::epilogue::EpilogueParams;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
@@ -129,7 +129,7 @@ macro_rules! unary {
             };
         }
     };
-    (@kernel F32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " f32"), $file, ["shared/unary_f32.wgsl", "shared/quantize.wgsl", "shared/epilogue.wgsl"], $shared) };
+    (@kernel F32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " f32"), $file, ["shared/unary_f32.wgsl", "shared/quantize.wgsl", "shared/nan_count.wgsl", "shared/epilogue.wgsl"], $shared) };
     (@kernel F32Bool, $file:literal, $shared:tt) => { unary!(@file $file, $file, ["shared/unary_f32_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
     (@kernel I32, $file:literal, $shared:tt) => { unary!(@file concat!($file, " i32"), $file, ["shared/unary_i32.wgsl", "shared/no_epilogue.wgsl"], $shared) };
     (@kernel Bool, $file:literal, $shared:tt) => { unary!(@file $file, $file, ["shared/unary_bool.wgsl", "shared/no_epilogue.wgsl"], $shared) };
@@ -306,13 +306,12 @@ impl Op for Unary {
             expected: self.row.supported,
             got: x.dtype,
         })?;
-        let n4 = x.place().len().div_ceil(4);
-        let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
+        let [n4, c, c4] = x.groups();
         let [a, b] = self.values;
         let epilogue = EpilogueParams::default();
-        let params = Params { epilogue, n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), a, b };
+        let params = Params { epilogue, n4, c, c4, a, b };
         let bind = [Operand::Input(0), Operand::Output(0)];
-        Ok(Lowering::run([Dispatch::new(form.kernel, &params, bind, flat_grid(n4))]))
+        Ok(Lowering::run([Dispatch::new(form.kernel, &params, bind, flat_grid(n4 as usize))]))
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

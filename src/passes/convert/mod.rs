@@ -11,10 +11,10 @@ mod group;
 
 use super::PassError;
 use crate::graph::{
-    AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, ValueId,
+    AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
 use crate::ops::{dequantize, identity, integer, quantize};
-use crate::quant::{Profile, QParams};
+use crate::quant::{Profile, QParams, Role};
 use crate::tensor::{DType, Tensor};
 use group::{Chain, End, chain};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,8 +23,8 @@ use std::sync::Arc;
 /// How to convert.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertOptions {
-    /// The target.
-    pub profile: Profile,
+    /// Another target than the one that the graph was calibrated for.
+    pub profile: Option<Profile>,
     /// Names of nodes that stay as they are, in f32 between quantizers.
     pub preserve: HashSet<NodeId>,
 }
@@ -74,17 +74,90 @@ pub fn convert(graph: &Graph, options: &ConvertOptions) -> Result<Converted, Pas
     if graph.stage != Stage::FakeQuant {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::FakeQuant.name() });
     }
-    for op in options.profile.named_ops() {
-        if crate::ops::by_name(op).is_none() {
-            let message = format!("profile {}: op.{op}: there is no such operator", options.profile.name);
-            return Err(PassError::Profile { message });
-        }
-    }
-    let mut c = Conversion::new(graph, options)?;
+    let profile = target(graph, options)?;
+    let mut c = Conversion::new(graph, options, profile)?;
     for i in 0..c.from.nodes().len() {
         c.node(i)?;
     }
     c.finish()
+}
+
+/// What runs in place of a fake-quant graph: at level 4 every operator is its integer form. Others run as they are.
+///
+/// # Errors
+/// As [`convert`].
+pub fn simulation(graph: Graph) -> Result<Graph, PassError> {
+    let exact = graph.target.as_ref().is_some_and(|t| t.level == 4);
+    if graph.stage != Stage::FakeQuant || !exact {
+        return Ok(graph);
+    }
+    Ok(convert(&graph, &ConvertOptions::default())?.graph)
+}
+
+/// [`simulation`] with tensors under the names that they have in the fake-quant graph, as numbers: what their codes stand
+/// for.
+///
+/// # Errors
+/// As [`convert`].
+pub fn simulated(graph: Graph) -> Result<Graph, PassError> {
+    let stage = graph.stage;
+    let mut out = simulation(graph)?;
+    if out.stage == stage {
+        return Ok(out);
+    }
+    let mut codes: Vec<(ValueId, QParams)> = out.code_params().into_iter().collect();
+    codes.sort_by_key(|(v, _)| *v);
+    for (v, params) in codes {
+        let name = out.value(v).name.clone();
+        if params.scales().len() != 1 || name.ends_with("/codes") {
+            continue;
+        }
+        let spare = out.fresh_value(&format!("{name}/codes"));
+        out.rename_value(v, spare);
+        let node = out.fresh_node(&format!("{name}/dequantize"));
+        let made = out.add_node(node.clone(), None, dequantize(params), &[v], &[name]);
+        made.map_err(|error| PassError::Op { node, error })?;
+    }
+    out.verify()?;
+    Ok(out)
+}
+
+/// The profile to convert for.
+fn target(graph: &Graph, options: &ConvertOptions) -> Result<Profile, PassError> {
+    let fail = |message: String| Err(PassError::Profile { message });
+    let profile = match (&options.profile, &graph.target) {
+        (Some(asked), Some(t)) if t.level == 4 && *asked != t.profile => {
+            return fail(format!(
+                "it was calibrated at level 4, which is exact for target {} alone: calibrate for {} instead",
+                t.profile.name, asked.name
+            ));
+        }
+        (Some(asked), _) => asked.clone(),
+        (None, Some(t)) => t.profile.clone(),
+        (None, None) => Profile::default(),
+    };
+    if let Some(op) = profile.named_ops().find(|op| crate::ops::by_name(op).is_none()) {
+        return fail(format!("profile {}: op.{op}: there is no such operator", profile.name));
+    }
+    for node in graph.nodes() {
+        let Some(q) = node.quantizer().filter(|q| q.spec.owner.is_none()) else { continue };
+        let allowed = match q.spec.role {
+            Role::Weight => &profile.weights,
+            Role::Tap | Role::Constant => continue,
+            _ => &profile.activations,
+        };
+        if !allowed.contains(&q.spec.dtype) {
+            let names: Vec<&str> = allowed.iter().map(|d| d.name()).collect();
+            return fail(format!(
+                "{}: {} codes; target {} has {}",
+                node.name,
+                q.spec.dtype,
+                profile.name,
+                names.join(", ")
+            ));
+        }
+    }
+    Ok(profile)
 }
 
 /// A value of the old graph as codes: the value of the new one, and what they stand for.
@@ -92,6 +165,7 @@ type Coded = (ValueId, QParams);
 
 struct Conversion<'a> {
     options: &'a ConvertOptions,
+    profile: Profile,
     /// Without what lies inside composite operators.
     from: Graph,
     users: HashMap<ValueId, Vec<usize>>,
@@ -113,12 +187,12 @@ fn refused(node: &Node, error: OpError) -> PassError {
 }
 
 impl<'a> Conversion<'a> {
-    fn new(graph: &Graph, options: &'a ConvertOptions) -> Result<Self, PassError> {
+    fn new(graph: &Graph, options: &'a ConvertOptions, profile: Profile) -> Result<Self, PassError> {
         let mut internals: HashMap<NodeId, Vec<QParams>> = HashMap::new();
         let mut unfit = Vec::new();
         for node in graph.nodes() {
             let Some(q) = node.quantizer() else { continue };
-            let Some(params) = q.params.as_ref().filter(|_| q.quantizes()) else {
+            let Some(params) = q.active() else {
                 unfit.push(node.name.clone());
                 continue;
             };
@@ -132,8 +206,11 @@ impl<'a> Conversion<'a> {
         let from = graph.clone().without_internals()?;
         let mut to = Graph::new(graph.name.clone());
         to.stage = Stage::Quantized;
+        let level = graph.target.as_ref().map_or(1, |t| t.level);
+        to.target = Some(Target { profile: profile.clone(), level });
         let mut c = Conversion {
             options,
+            profile,
             users: from.users(),
             from,
             internals,
@@ -323,7 +400,7 @@ impl<'a> Conversion<'a> {
         to: &QParams,
     ) -> Result<ValueId, PassError> {
         let mut params = CodeParams::new([from], to.clone(), Vec::new());
-        params.arithmetic = self.options.profile.arithmetic("Identity");
+        params.arithmetic = self.profile.arithmetic("Identity");
         let op = integer(identity(), params);
         let made =
             self.add(like, &format!("{name}/requantize"), op, &[codes], &[format!("{name}/requantized")])?;
@@ -336,7 +413,7 @@ impl<'a> Conversion<'a> {
         if let QuantRule::Clamp { low, high } = node.op.quant_rule() {
             let mut p = CodeParams::new([params.clone()], params.clone(), Vec::new());
             p.output = clamped(&params, low, high);
-            p.arithmetic = self.options.profile.arithmetic("Identity");
+            p.arithmetic = self.profile.arithmetic("Identity");
             let name = self.from.value(node.outputs[0]).name.clone();
             let made = self.add(node, &node.name, integer(identity(), p), &[codes], &[name])?;
             self.codes.insert(node.outputs[0], (made[0], params));
@@ -383,7 +460,7 @@ impl<'a> Conversion<'a> {
                 Some((low, high)) => {
                     let mut p = CodeParams::new([params.clone()], params.clone(), Vec::new());
                     p.output = clamped(&params, low, high);
-                    p.arithmetic = self.options.profile.arithmetic("Identity");
+                    p.arithmetic = self.profile.arithmetic("Identity");
                     let name = format!("{}/clamped", node.name);
                     self.add(node, &name, integer(identity(), p), &[made], std::slice::from_ref(&name))?[0]
                 }
@@ -428,7 +505,7 @@ impl<'a> Conversion<'a> {
     /// The operator on codes of a chain.
     fn emit(&mut self, chain: &Chain) -> Result<(), PassError> {
         let node = self.from.nodes()[chain.first].clone();
-        let arithmetic = self.options.profile.arithmetic(node.op.def().name);
+        let arithmetic = self.profile.arithmetic(node.op.def().name);
         let gemm = matches!(node.op.quant_rule(), QuantRule::Gemm { .. });
         let mut inputs = Vec::new();
         let mut of_inputs = Vec::new();

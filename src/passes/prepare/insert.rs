@@ -7,7 +7,7 @@ use crate::passes::PassError;
 use crate::passes::config::{QuantConfig, Rule};
 use crate::passes::internals;
 use crate::passes::rules::{Rules, Target};
-use crate::quant::{Origin, QParams, Quantizer, Range, Role, Scheme, Spec, State};
+use crate::quant::{Origin, Profile, QParams, Quantizer, Range, Role, Scheme, Spec, State};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,6 +17,7 @@ fn quantizer(
     wanted: &Wanted,
     rules: &Rules,
     config: &QuantConfig,
+    profile: &Profile,
     label: &str,
 ) -> Result<Quantizer, PassError> {
     let rule: Option<&Rule> = wanted.target.and_then(|t| match (t, wanted.weight) {
@@ -28,6 +29,7 @@ fn quantizer(
     let observer = rule.filter(|_| !from_values).and_then(|r| r.observer.as_ref()).map_or(default, |o| &o.0);
     let mut spec = Spec::new(key.1, wanted.role, observer);
     spec.axis = wanted.axis;
+    (spec.rounding, spec.division) = (profile.rounding, profile.division);
     // The largest number of a constant is a code of the narrow scheme; where half a step is cut off each channel of the
     // weights, a network loses more than by any observer.
     spec.scheme = match wanted.role {
@@ -35,7 +37,7 @@ fn quantizer(
         _ => Scheme::Symmetric,
     };
     let level = config.consistency.unwrap_or(1);
-    spec.power_of_two = (level == 2 && wanted.role != Role::Weight) || level == 3;
+    spec.power_of_two = (level == 2 && wanted.role != Role::Weight) || level == 3 || profile.shifts();
     let fixed = rule.filter(|_| !from_values);
     let bad = |error| PassError::Quant { node: label.to_owned(), error };
     let params = match fixed.map(|r| (r.range, r.scale)) {
@@ -65,6 +67,7 @@ pub(super) fn insert(
     uses: &[(usize, usize, Key)],
     rules: &Rules,
     config: &QuantConfig,
+    profile: &Profile,
 ) -> Result<(Graph, HashMap<NodeId, String>), PassError> {
     let producers = graph.producers();
     let mut observed = HashMap::new();
@@ -76,7 +79,7 @@ pub(super) fn insert(
     for (n, (key, w)) in order.iter().enumerate() {
         let name = graph.value(key.0).name.clone();
         let node = graph.fresh_node(&format!("{name}/quantizer"));
-        let q = quantizer(**key, w, rules, config, &node)?;
+        let q = quantizer(**key, w, rules, config, profile, &node)?;
         let out = graph.fresh_value(&format!("{name}/quantized"));
         let outs = graph.insert_node(base + n, &node, fake_quant(q), &[key.0], &[out]);
         let outs = outs.map_err(|error| PassError::Op { node, error })?;

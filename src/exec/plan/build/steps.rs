@@ -5,7 +5,8 @@ use super::{Builder, Draft, Home};
 use crate::gpu::GpuError;
 use crate::gpu::kernels::{Access, Linked};
 use crate::graph::Node;
-use crate::graph::lower::{Dispatch, Io, Operand};
+use crate::graph::lower::{Dispatch, Io, Operand, u32};
+use crate::quant::Quantizer;
 use std::collections::{HashMap, HashSet};
 
 impl<'a> Builder<'a> {
@@ -15,16 +16,26 @@ impl<'a> Builder<'a> {
         let mut last = &self.graph.nodes()[index];
         let mut stores = dispatches.iter_mut().filter(|d| d.bind.contains(&Operand::Output(0)));
         let (Some(store), None) = (stores.next(), stores.next()) else { return last };
+        self.count_nan(index, store);
         if store.kernel.epilogue_offset().is_none() {
             return last;
         }
-        for (tail, epilogue) in &self.tails[index] {
-            let Some(both) = store.epilogue.then(*epilogue) else { break };
+        for (tail, epilogue) in self.tails[index].clone() {
+            let Some(both) = store.epilogue.then(epilogue) else { break };
             store.epilogue = both;
-            self.absorbed.insert(*tail);
-            last = &self.graph.nodes()[*tail];
+            self.absorbed.insert(tail);
+            self.count_nan(tail, store);
+            last = &self.graph.nodes()[tail];
         }
         last
+    }
+
+    /// Gives a quantizer a counter; a dispatch applies one at most.
+    fn count_nan(&mut self, index: usize, store: &mut Dispatch) {
+        if self.graph.nodes()[index].quantizer().and_then(Quantizer::active).is_some() {
+            store.slot = Some(u32(self.plan.quantizers.len()));
+            self.plan.quantizers.push(index);
+        }
     }
 
     /// Dispatches of `node`, which store the outputs of `last`.
@@ -94,6 +105,10 @@ impl<'a> Builder<'a> {
             let at = dispatch.kernel.epilogue_offset().ok_or_else(|| bad("takes no epilogue".into()))?;
             dispatch.params[at..at + bytes.len()].copy_from_slice(bytes);
             dispatch.overrides.extend(dispatch.epilogue.overrides());
+        }
+        if let Some(slot) = dispatch.slot {
+            let at = dispatch.kernel.slot_offset().ok_or_else(|| bad("counts no NaN".into()))?;
+            dispatch.params[at..at + 4].copy_from_slice(&slot.to_ne_bytes());
         }
         let linked = Linked::of(dispatch.kernel).map_err(GpuError::from)?;
         if linked.bindings.len() != dispatch.bind.len() + 1 {

@@ -1,0 +1,196 @@
+//! Convolutions and matrix products of 8-bit codes on processors that have instructions for them: the inputs brought
+//! side by side, sums by [`super::dense`], what becomes of them by [`Finish`].
+#![allow(
+    unsafe_code,
+    reason = "one function compiled for vectors, behind a test that the processor has them"
+)]
+
+use super::dense::{LANES, Weights, available};
+use super::sums::{Element, Fill, Finish};
+use crate::graph::CodeParams;
+use crate::quant::QParams;
+use crate::tensor::{Data, Tensor};
+use rayon::prelude::*;
+
+/// Pixels whose sums are kept before they are finished.
+const PIXELS: usize = 96;
+
+/// A tensor of 8-bit codes as bytes, the code of zero, and what makes them unsigned by exclusive or.
+pub(in crate::ops) struct Input<'a> {
+    /// The codes.
+    pub bytes: &'a [u8],
+    /// What changes i8 to u8 of 128 more.
+    pub flip: u8,
+    /// The zero point of the unsigned codes.
+    pub zero: u8,
+}
+
+impl<'a> Input<'a> {
+    /// `None` for codes of other types.
+    pub fn new(params: Option<&QParams>, x: &'a Tensor) -> Option<Input<'a>> {
+        let flip = match x.data() {
+            Data::I8(_) | Data::I4(_) => 0x80,
+            Data::U8(_) | Data::U4(_) => 0,
+            _ => return None,
+        };
+        let [zero] = params?.zero_points() else { return None };
+        Some(Input { bytes: x.bytes(), flip, zero: zero.to_le_bytes()[0] ^ flip })
+    }
+}
+
+/// Weights of i8 without zero points.
+pub(in crate::ops) fn symmetric<'a>(params: &CodeParams, w: &'a Tensor) -> Option<&'a [i8]> {
+    let p = params.inputs.get(1)?.as_ref()?;
+    match w.data() {
+        Data::I8(v) | Data::I4(v) if p.zero_points().iter().all(|z| *z == 0) => Some(v),
+        _ => None,
+    }
+}
+
+/// Whether sums of such products can be had here at all.
+pub(in crate::ops) fn suits(params: &CodeParams) -> bool {
+    available() && params.bound <= i32::MAX.unsigned_abs().into()
+}
+
+/// How many blocks of channels a tile should have, so that there is work for all threads.
+pub(in crate::ops) fn blocks(channels: usize, others: usize) -> usize {
+    let all = channels.div_ceil(LANES);
+    let wanted = rayon::current_num_threads().div_ceil(others.max(1));
+    all.div_ceil(wanted).clamp(1, super::dense::BLOCKS)
+}
+
+/// Which of an output's axes changes fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ops) enum Order {
+    /// `[channel, pixel]`.
+    Planes,
+    /// `[pixel, channel]`.
+    Rows,
+}
+
+/// Several products of one size.
+pub(in crate::ops) struct Bytes<'a> {
+    /// Inputs pixel by pixel, channels padded, of each product.
+    pub x: &'a [u8],
+    /// Bytes of `x` of each product.
+    pub stride: usize,
+    /// The code of zero.
+    pub zero: u8,
+    /// Weights of product i: those at i modulo their number.
+    pub weights: &'a [Weights],
+    /// Where the inputs of each tap of each pixel begin within those of a product.
+    pub offsets: &'a [u32],
+    /// Taps of a pixel.
+    pub taps: usize,
+    /// How an output lies.
+    pub order: Order,
+}
+
+impl Fill for Bytes<'_> {
+    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+        let pixels = self.offsets.len() / self.taps;
+        let channels = self.weights[0].channels;
+        let mats = self.x.len() / self.stride;
+        let mut out = vec![T::default(); mats * pixels * channels];
+        if out.is_empty() {
+            return out;
+        }
+        let each = out.par_chunks_mut(pixels * channels).enumerate();
+        each.for_each(|(mat, out)| match self.order {
+            Order::Planes => {
+                let tile = self.weights[mat % self.weights.len()].width();
+                let tiles = out.par_chunks_mut(tile * pixels).enumerate();
+                tiles.for_each(|(t, out)| self.tile(finish, mat, t, 0, pixels, out));
+            }
+            Order::Rows => {
+                let rows = out.par_chunks_mut(PIXELS * channels).enumerate();
+                rows.for_each(|(r, out)| {
+                    let (first, n) = (r * PIXELS, out.len() / channels);
+                    let width = self.weights[mat % self.weights.len()].width();
+                    let mut columns = vec![T::default(); width * n];
+                    for t in 0..channels.div_ceil(width) {
+                        let some = width.min(channels - t * width);
+                        self.tile(finish, mat, t, first, n, &mut columns[..some * n]);
+                        for (i, row) in out.chunks_exact_mut(channels).enumerate() {
+                            for (c, o) in row[t * width..t * width + some].iter_mut().enumerate() {
+                                *o = columns[c * n + i];
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        out
+    }
+}
+
+impl Bytes<'_> {
+    /// Tile `t` of the channels of product `mat` at `n` pixels from `p0` on: `out[channel][pixel]`.
+    fn tile<T: Element>(&self, finish: &Finish, mat: usize, t: usize, p0: usize, n: usize, out: &mut [T]) {
+        let weights = &self.weights[mat % self.weights.len()];
+        let (width, channels, pixels) = (weights.width(), weights.channels, self.offsets.len() / self.taps);
+        let x = &self.x[mat * self.stride..(mat + 1) * self.stride];
+        let some = width.min(channels - t * width);
+        let mut first = vec![0i32; width];
+        for (f, s) in first.iter_mut().zip(&weights.sums[t * width..t * width + some]) {
+            *f = -i32::from(self.zero) * s;
+        }
+        let mut sums = vec![0i32; PIXELS.min(n) * width];
+        for p in (0..n).step_by(PIXELS) {
+            let run = PIXELS.min(n - p);
+            let offsets = &self.offsets[(p0 + p) * self.taps..(p0 + p + run) * self.taps];
+            let sums = &mut sums[..run * width];
+            weights.sums_of(t, x, self.taps, offsets, &first, sums);
+            for lane in 0..some {
+                let c = t * width + lane;
+                let (at, step) = match self.order {
+                    Order::Planes => ((mat * channels + c) * pixels + p0 + p, 1),
+                    Order::Rows => ((mat * pixels + p0 + p) * channels + c, channels),
+                };
+                let channel = match self.order {
+                    Order::Planes => mat % self.weights.len() * channels + c,
+                    Order::Rows => c,
+                };
+                let place = Place { channel, at, step };
+                finished(finish, place, &sums[lane..], width, &mut out[lane * n + p..lane * n + p + run]);
+            }
+        }
+    }
+}
+
+/// Which elements of an output a run of sums becomes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) struct Place {
+    /// Their channel.
+    pub channel: usize,
+    /// Index of the first of them.
+    pub at: usize,
+    /// How far apart they are.
+    pub step: usize,
+}
+
+/// Finishes every `width`-th sum.
+fn finished<T: Element>(finish: &Finish, place: Place, sums: &[i32], width: usize, out: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512dq") && std::arch::is_x86_feature_detected!("avx512vl") {
+        // SAFETY: the processor has the instructions.
+        unsafe { wide(finish, place, sums, width, out) };
+        return;
+    }
+    plain(finish, place, sums, width, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn wide<T: Element>(finish: &Finish, place: Place, sums: &[i32], width: usize, out: &mut [T]) {
+    plain(finish, place, sums, width, out);
+}
+
+#[inline(always)]
+fn plain<T: Element>(finish: &Finish, place: Place, sums: &[i32], width: usize, out: &mut [T]) {
+    let mut column = [0i32; PIXELS];
+    for (c, s) in column.iter_mut().zip(sums.chunks(width)).take(out.len()) {
+        *c = s[0];
+    }
+    T::row(finish, place, &column[..out.len()], out);
+}
