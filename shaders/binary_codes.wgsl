@@ -1,5 +1,5 @@
 // y = combined(a, b) on codes with both operands broadcast to y; combined comes from a file under codes/ and takes steps:
-// codes less their zero points, those of b times `sign`. One invocation computes one group of four elements of y.
+// codes less a_zero and b_zero, those of b times `sign`. One invocation computes one group of four elements of y.
 // y: n elements in n4 groups. Linear, or channels-last with c of 4*c4 lanes in use (c is 0 when linear).
 // a, b: in y's layout, addressed as shared/broadcast.wgsl says. dims: axes of y as they lie in memory.
 struct Params {
@@ -13,9 +13,9 @@ struct Params {
     a_strides: array<vec4<u32>, 2>,
     b_how: vec4<u32>,
     b_strides: array<vec4<u32>, 2>,
+    a_zero: i32,
     b_zero: i32,
     sign: i32,
-    none: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -54,7 +54,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    let p = load_a(i) - params.finish.x_zero;
+    let p = load_a(i) - params.a_zero;
     let q = (load_b(i) - params.b_zero) * params.sign;
     y[i] = select(vec4<i32>(), combined(p, q), lanes_in_use(i, params.c, params.c4));
 }

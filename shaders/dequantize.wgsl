@@ -10,6 +10,7 @@ struct Params {
     zero_point: i32,
     scale: f32,
     inverse: f32,
+    slot: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -1,4 +1,4 @@
-// Codes of x by one quantizer (shared/quantize.wgsl).
+// Codes of x by one quantizer (shared/quantize.wgsl); NaN becomes the zero point and is counted in slot.
 // x: n4 groups of four f32, any layout; y: codes as i32, likewise. One invocation computes one group.
 // Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
@@ -10,6 +10,7 @@ struct Params {
     zero_point: i32,
     scale: f32,
     inverse: f32,
+    slot: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -24,5 +25,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     }
     let zero = vec4<i32>(params.zero_point);
     let q = Quantizer(vec4<f32>(params.scale), vec4<f32>(params.inverse), zero, params.low, params.high);
-    y[i] = select(vec4<i32>(0), quantize(x[i], q), lanes_in_use(i, params.c, params.c4));
+    let used = lanes_in_use(i, params.c, params.c4);
+    count_nan(x[i], used, params.slot);
+    y[i] = select(vec4<i32>(0), quantize(x[i], q), used);
 }

@@ -232,3 +232,38 @@ fn the_type_that_holds_codes_changes_no_result() {
     }
     assert!(compared > 200, "{compared}");
 }
+
+/// Every entry of a table is the nearest code of the function, for every code there is.
+#[test]
+fn tables_are_the_nearest_codes_of_their_functions() {
+    type Function = (&'static str, fn(f64) -> f64);
+    let functions: [Function; 7] = [
+        ("Sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
+        ("Tanh", f64::tanh),
+        ("Exp", f64::exp),
+        ("Sqrt", |x| if x < 0.0 { 0.0 } else { x.sqrt() }),
+        ("HardSwish", |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
+        ("LeakyRelu", |x| if x < 0.0 { x * f64::from(0.01f32) } else { x }),
+        ("Sin", f64::sin),
+    ];
+    for dtype in [DType::I4, DType::I8, DType::U8, DType::I16, DType::U16] {
+        let (low, high) = dtype.limits().expect("codes");
+        let all: Vec<i32> = (low..=high).collect();
+        let x = params(dtype, 8.0 / high as f32, (low + high) / 2);
+        for (name, f) in functions {
+            for y in [params(DType::U8, 1.0 / 256.0, 0), params(DType::I16, 1.0 / 4096.0, -5)] {
+                let unary = op(name, Attrs::new(), &[&[all.len()]]);
+                let got = integer(unary.as_ref(), &[(&x, &[all.len()], &all)], &[], &y);
+                let exact: Vec<f64> = reals(&x, &all).into_iter().map(f).collect();
+                near(&got, &y, &exact, |_| 0.0);
+                let p = CodeParams::new([x.clone()], y.clone(), Vec::new());
+                let (table, entries) =
+                    samebit::ops::table(unary.as_ref(), &p).expect("computes").expect("a table");
+                let codes = Tensor::from_codes(dtype, &[all.len()], &all).expect("codes");
+                let through =
+                    table.eval(&samebit::graph::Scratch::new(), &[codes, entries]).expect("accepted");
+                assert_eq!(through[0].codes().expect("codes"), got, "{name} {dtype}");
+            }
+        }
+    }
+}

@@ -371,7 +371,7 @@ const FAULTS: &[(&str, Fault)] = &[
     ("MatMul", ("q.high + ones(b < p.high)", "q.high")),
     ("Add", ("let to_c = ones(pb < to_b) | ones(b < pb);", "let to_c = p.a & vec4<u32>(0u);")),
     ("Conv", ("vec4<i32>(31), HALF_UP", "vec4<i32>(31), HALF_EVEN")),
-    ("Conv", ("vec4<i32>(max(field, vec4<u32>(1u))) - 150", "vec4<i32>(max(field, vec4<u32>(1u))) - 149")),
+    ("Conv", ("vec4<i32>(max(field, vec4<u32>(1u))) - 150)", "vec4<i32>(max(field, vec4<u32>(1u))) - 149)")),
     (
         "MatMul",
         (
@@ -389,6 +389,8 @@ const FAULTS: &[(&str, Fault)] = &[
     ("AveragePool", ("counted, vec4<i32>()", "1u, vec4<i32>()")),
     ("Sub", ("- params.b_zero) * params.sign", "- params.b_zero)")),
     ("Add", ("x.a >> vec4<u32>(12u)", "x.a >> vec4<u32>(31u)")),
+    ("Add", ("fused(q, of_q.m, float(of_sum.m))", "float(of_sum.m)")),
+    ("AveragePool", ("q |= ones(rest", "q &= ones(rest")),
     ("Mul", ("(p ^ q) < vec4<i32>(0)", "p < vec4<i32>(0)")),
     ("ReduceMean", ("select(0u, 1u, low < v.x)", "0u")),
 ];

@@ -1,12 +1,5 @@
 // p + q, both at scales of their own: quant::Addition. factors: one of each operand, then one of their sum.
 
-// Codes are far below 2^24, so that conversion is exact; `none` is 0, which drivers do not know and cannot fold into one
-// operation with the addition that follows.
-fn scaled_f32(p: vec4<i32>, m: vec4<u32>, none: u32) -> vec4<f32> {
-    let v = vec4<f32>(p) * bitcast<vec4<f32>>(m);
-    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(v) ^ vec4<u32>(none));
-}
-
 fn shifted(p: vec4<i32>) -> Wide {
     let x = wide(p);
     return Wide(x.a << vec4<u32>(20u), x.a >> vec4<u32>(12u), x.c, x.d, x.negative);
@@ -26,10 +19,7 @@ fn combined(p: vec4<i32>, q: vec4<i32>) -> vec4<i32> {
         return placed(doubled(both, of_sum), both.negative);
     }
     if MODE == FLOAT {
-        let v = scaled_f32(p, of_p.m, params.none) + scaled_f32(q, of_q.m, params.none);
-        let near = clamp(v, vec4<f32>(-0x4000000), vec4<f32>(0x4000000));
-        let code = vec4<i32>(round_even(near));
-        return placed(vec4<u32>(abs(code)), code < vec4<i32>(0));
+        return nearest_code(fused(p, of_p.m, fused(q, of_q.m, float(of_sum.m))));
     }
     // Four words of the multiplier of each operand: both products exact, their sum rounded once.
     let l = wide(p);

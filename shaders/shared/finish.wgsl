@@ -30,7 +30,7 @@ fn saturated(x: Wide) -> vec4<i32> {
 // f32(x) to the nearest, times scale, as bits.
 fn real(x: Wide, scale: vec4<u32>) -> vec4<i32> {
     let s = nearest(x);
-    // Exact: the significand has at most 24 bits, or is 2^24.
+    // Exact: the significand has at most 24 bits.
     let bits = bitcast<vec4<u32>>(vec4<f32>(s.significand)) + (vec4<u32>(s.exponent) << vec4<u32>(23u));
     let signed = bits | (ones(x.negative) << vec4<u32>(31u));
     let v = bitcast<vec4<f32>>(select(signed, vec4<u32>(0u), s.significand == vec4<u32>(0u)));

@@ -11,6 +11,7 @@ const QUOTIENT: u32 = 5u;
 const ADDED: u32 = 6u;
 const SUMS: u32 = 7u;
 const REAL: u32 = 8u;
+const MEAN_IN_F32: u32 = 9u;
 
 struct Factor {
     m: vec4<u32>,
@@ -41,28 +42,43 @@ fn doubled(x: Wide, f: Factor) -> vec4<u32> {
     return rounded_shift(h, right, HALF_AWAY, nothing);
 }
 
-// significand * 2^exponent with a significand of at most 2^24.
+// significand * 2^exponent with a significand of at most 24 bits.
 struct Binary {
     significand: vec4<u32>,
     exponent: vec4<i32>,
 }
 
-// The nearest f32 of a magnitude below 2^64, ties to even.
+// The nearest f32 of a magnitude, ties to even.
 fn nearest(x: Wide) -> Binary {
     let cut = vec4<i32>(max(bit_length(x), vec4<u32>(24u)) - vec4<u32>(24u));
-    return Binary(rounded_shift(x, cut, HALF_EVEN, vec4<bool>()), cut);
+    let s = rounded_shift(x, cut, HALF_EVEN, vec4<bool>());
+    // 2^24 is 2^23, twice.
+    let carry = s >> vec4<u32>(24u);
+    return Binary(s >> carry, cut + vec4<i32>(carry));
 }
 
-// f32(x) * m, both rounded to f32, then to the nearest integer, from integers: drivers may contract and convert otherwise.
-fn floated(x: Wide, m: vec4<u32>) -> vec4<u32> {
-    let s = nearest(x);
-    let field = m >> vec4<u32>(23u);
+// The significand of a positive f32 and its exponent.
+fn parts(bits: vec4<u32>) -> Binary {
+    let field = (bits >> vec4<u32>(23u)) & vec4<u32>(0xffu);
     let hidden = select(vec4<u32>(0u), vec4<u32>(0x800000u), field != vec4<u32>(0u));
-    let p = product(s.significand, (m & vec4<u32>(0x7fffffu)) | hidden);
+    return Binary((bits & vec4<u32>(0x7fffffu)) | hidden, vec4<i32>(max(field, vec4<u32>(1u))) - 150);
+}
+
+// f32(x) * m, both rounded to f32, from integers: drivers may contract and convert otherwise.
+fn float_product(x: Wide, m: vec4<u32>) -> Binary {
+    let s = nearest(x);
+    let f = parts(m);
+    let p = product(s.significand, f.significand);
     let none = vec4<u32>();
     let y = nearest(Wide(p.low, p.high, none, none, x.negative));
-    let exponent = s.exponent + y.exponent + vec4<i32>(max(field, vec4<u32>(1u))) - 150;
-    return rounded_shift(Wide(y.significand, none, none, none, x.negative), -exponent, HALF_EVEN, vec4<bool>());
+    return Binary(y.significand, s.exponent + y.exponent + f.exponent);
+}
+
+// The same to the nearest integer.
+fn floated(x: Wide, m: vec4<u32>) -> vec4<u32> {
+    let y = float_product(x, m);
+    let none = vec4<u32>();
+    return rounded_shift(Wide(y.significand, none, none, none, x.negative), -y.exponent, HALF_EVEN, vec4<bool>());
 }
 
 // |x| / (m * 2^by), x below 2^64, m below 2^31.

@@ -119,6 +119,9 @@ fn rounded_shift(x: Wide, by: vec4<i32>, rule: u32, more: vec4<bool>) -> vec4<u3
 }
 
 fn bit_length(x: Wide) -> vec4<u32> {
-    let long = vec4<u32>(64u) - countLeadingZeros(x.b);
-    return select(vec4<u32>(32u) - countLeadingZeros(x.a), long, x.b != vec4<u32>(0u));
+    let zero = vec4<u32>(0u);
+    let a = vec4<u32>(32u) - countLeadingZeros(x.a);
+    let b = select(a, vec4<u32>(64u) - countLeadingZeros(x.b), x.b != zero);
+    let c = select(b, vec4<u32>(96u) - countLeadingZeros(x.c), x.c != zero);
+    return select(c, vec4<u32>(128u) - countLeadingZeros(x.d), x.d != zero);
 }

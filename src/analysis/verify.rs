@@ -3,7 +3,7 @@
 //!
 //! What is compared, by name: tensors of codes; the f32 that operators on codes make of their sums; and of a fake-quant
 //! graph the codes of what its quantizers give. These must be equal. Codes behind a float island come from floats, which
-//! may differ between devices: both artefacts get those of the first one. Outputs that floats computed have a tolerance.
+//! may differ between devices: both artefacts get those of the first one, or both those of the dump. Outputs that floats computed have a tolerance.
 
 use crate::data::dump::{DumpReader, Kind};
 use crate::data::{Batch, DataError};
@@ -68,7 +68,7 @@ pub struct Verified {
     pub layers: Vec<Compared>,
     /// Outputs that floats computed.
     pub outputs: Vec<Compared>,
-    /// Tensors behind float islands that the second artefact took from the first.
+    /// Tensors behind float islands that the second artefact took from the first, or the first from a dump.
     pub injected: Vec<String>,
     /// Tensors of codes that only one of them has.
     pub unmatched: Vec<String>,
@@ -147,6 +147,19 @@ fn behind_islands(graph: &Graph) -> Vec<ValueId> {
     quantizes.filter(|n| !from_inputs(&n.inputs[0])).map(|n| n.outputs[0]).collect()
 }
 
+/// A graph that takes these values, with everything that is compared: what lies before a value is kept for its own sake.
+fn cut_at(mut graph: Graph, values: &[ValueId]) -> Result<Graph, Error> {
+    if values.is_empty() {
+        return Ok(graph);
+    }
+    for layer in layers(&graph) {
+        if !values.contains(&layer.value) && !graph.outputs.contains(&layer.value) {
+            graph.outputs.push(layer.value);
+        }
+    }
+    Ok(graph.cut_at(values).map_err(ExecError::from)?)
+}
+
 /// A graph on a device.
 #[derive(Debug)]
 struct Side {
@@ -190,8 +203,9 @@ enum Other {
 pub struct Verifier {
     a: Side,
     b: Other,
-    /// Positions of the layers of both that have one name, and the values that `b` takes from `a`.
+    /// Positions of the layers of both that have one name.
     pairs: Vec<(usize, usize)>,
+    /// What `b` takes from `a`; of a dump `a` takes what [`Verified::injected`] names.
     injected: Vec<ValueId>,
     tolerance: FloatTolerance,
     found: Verified,
@@ -230,24 +244,34 @@ impl Verifier {
             }
         }
         let names: Vec<String> = cut.iter().map(|v| b.value(*v).name.clone()).collect();
-        let b = if cut.is_empty() { b } else { b.cut_at(&cut).map_err(ExecError::from)? };
+        let b = cut_at(b, &cut)?;
         let (a, b) = (Side::new(a, device_a), Side::new(b, device_b));
         let found = Verified { injected: names, ..Verified::default() };
         Ok(Verifier::new(a, Other::Graph(Box::new(b)), injected, only, tolerance, found))
     }
 
-    /// A graph and a folder of tensors whose frames are those that will be run, in order.
+    /// A graph and a folder of tensors whose frames are those that will be run, in order. Codes behind float islands are
+    /// taken from the folder where it has them.
     ///
     /// # Errors
-    /// A folder that is no dump.
+    /// A graph that cannot be cut at its islands.
     pub fn with_dump(
         (a, device): (Graph, &Device),
         b: DumpReader,
         only: Option<&GlobMatcher>,
         tolerance: FloatTolerance,
-    ) -> Verifier {
+    ) -> Result<Verifier, Error> {
+        let there = |v: &ValueId| {
+            let value = a.value(*v);
+            let info = b.info(&value.name);
+            info.is_some_and(|i| i.kind == Kind::Codes && i.dtype == value.ty.dtype.name())
+        };
+        let cut: Vec<ValueId> = behind_islands(&a).into_iter().filter(there).collect();
+        let injected = cut.iter().map(|v| a.value(*v).name.clone()).collect();
+        let a = cut_at(a, &cut)?;
+        let found = Verified { injected, ..Verified::default() };
         let a = Side::new(a, device);
-        Verifier::new(a, Other::Dump(Box::new(b)), Vec::new(), only, tolerance, Verified::default())
+        Ok(Verifier::new(a, Other::Dump(Box::new(b)), Vec::new(), only, tolerance, found))
     }
 
     fn new(
@@ -302,8 +326,16 @@ impl Verifier {
     /// # Errors
     /// A run that fails, and a dump that has not these frames.
     pub fn compare(&mut self, batch: &Batch) -> Result<(), Error> {
-        let a = self.a.run(&batch.inputs, &mut self.found)?;
         let first = self.found.frames;
+        let mut inputs = batch.inputs.clone();
+        if let Other::Dump(d) = &self.b {
+            let rows = batch.inputs.first().and_then(|t| t.shape().first().copied());
+            for name in &self.found.injected {
+                let frames = d.frames(name, first..first + batch.frames())?;
+                inputs.push(filled(&frames, rows.unwrap_or(batch.frames())));
+            }
+        }
+        let a = self.a.run(&inputs, &mut self.found)?;
         let b = match &mut self.b {
             Other::Graph(side) => {
                 let mut inputs = batch.inputs.clone();
@@ -351,6 +383,20 @@ impl Verifier {
     pub fn finish(self) -> Verified {
         self.found
     }
+}
+
+/// Rows of a tensor, the first one again until there are so many.
+fn filled(t: &Tensor, rows: usize) -> Tensor {
+    let have = t.shape().first().copied().unwrap_or(0);
+    if have == 0 || have >= rows {
+        return t.clone();
+    }
+    let mut shape = t.shape().to_vec();
+    shape[0] = rows;
+    let (bytes, row) = (t.bytes(), t.bytes().len() / have);
+    let more = (have..rows).flat_map(|_| bytes[..row].iter());
+    let all: Vec<u8> = bytes.iter().chain(more).copied().collect();
+    Tensor::from_bytes(t.dtype(), &shape, &all).expect("rows of a tensor are a tensor")
 }
 
 /// Whether codes of both mean the same.

@@ -4,7 +4,7 @@ use super::files::Files;
 use super::model::target_profile;
 use super::{Common, Outcome, output, show};
 use crate::error::Error;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Op};
 use crate::model;
 use crate::onnx::ImportOptions;
 use crate::passes::convert::{ConvertOptions, Converted, convert};
@@ -66,7 +66,8 @@ pub(super) fn run(args: &ConvertArgs) -> Result<Outcome, Error> {
 }
 
 fn integer_ops(graph: &Graph) -> usize {
-    graph.nodes().iter().filter(|n| n.op.integer_of().is_some()).count()
+    let on_codes = |op: &dyn Op| op.codes().is_some() && op.def().name != "Quantize";
+    graph.nodes().iter().filter(|n| on_codes(n.op.as_ref())).count()
 }
 
 fn report(args: &ConvertArgs, c: &Converted) {

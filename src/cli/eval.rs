@@ -1,7 +1,7 @@
 //! `samebit eval`: models on a data set, side by side.
 
 use super::files::Files;
-use super::model::CutArgs;
+use super::model::{CutArgs, ProfileArg};
 use super::{Common, Outcome, number, show};
 use crate::analysis::eval::{Candidate, EvalOptions, EvalReport, ModelReport, eval};
 use crate::analysis::partial::{PartOptions, eval_part};
@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
+use crate::graph::Stage;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     cut: CutArgs,
     #[command(flatten)]
+    profile: ProfileArg,
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
@@ -68,7 +71,18 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
     }
     let graphs = args.cut.load(&args.model)?;
     let labels = args.model.iter().map(|path| path.display().to_string());
-    let candidates = labels.zip(graphs).map(|(label, graph)| Candidate { label, graph }).collect();
+    let candidates = labels.zip(graphs).map(|(label, graph)| {
+        // The other stages have no arithmetic of a target.
+        let on_codes = graph.stage == Stage::Quantized;
+        let graph = if on_codes { args.profile.apply(&label, graph)? } else { graph };
+        Ok(Candidate { label, graph })
+    });
+    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
+    if args.profile.profile.is_some() && candidates.iter().all(|c| c.graph.stage != Stage::Quantized) {
+        return Err(Error::Usage(
+            "--profile: no model is in stage quantized; `samebit convert` makes one".into(),
+        ));
+    }
     let device = Device::open(&args.common.device)?;
     if !args.common.quiet {
         show::remark(&format!("{} samples of {}, on {device}", data.len(), data.name()));

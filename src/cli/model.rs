@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::graph::Graph;
 use crate::model;
 use crate::onnx::{self, ImportOptions};
+use crate::passes::convert::as_profile;
 use crate::quant::Profile;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -90,10 +91,28 @@ impl CutArgs {
     }
 }
 
+/// Another target whose arithmetic a graph on codes is run with.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct ProfileArg {
+    /// Run operators on codes as another target would, with the scales that they have: a profile that comes with the
+    /// engine, or a TOML file of one
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) profile: Option<String>,
+}
+
+impl ProfileArg {
+    /// The graph with that arithmetic, or as it is.
+    pub(super) fn apply(&self, label: &str, graph: Graph) -> Result<Graph, Error> {
+        let Some(name) = &self.profile else { return Ok(graph) };
+        let profile = target_profile(name)?;
+        as_profile(graph, &profile).map_err(|e| Error::Usage(format!("{label}: --profile {name}: {e}")))
+    }
+}
+
 /// A profile by name, or from a file.
 pub(super) fn target_profile(name: &str) -> Result<Profile, Error> {
     let path = Path::new(name);
-    let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("--target {name}: {e}"));
+    let wrong = |e: &dyn std::fmt::Display| Error::Usage(format!("profile {name}: {e}"));
     if !Profile::names().contains(&name) && path.extension().is_some_and(|e| e == "toml") {
         let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
         return Profile::parse(&text).map_err(|e| wrong(&e));

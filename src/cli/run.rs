@@ -1,9 +1,9 @@
 //! `samebit run`: infer once, write the outputs.
 
 use super::files::Files;
-use super::model::CutArgs;
+use super::model::{CutArgs, ProfileArg};
 use super::{Common, Outcome, show};
-use crate::analysis::calibrate::runnable;
+use crate::analysis::calibrate::{refuse_unfit, runnable};
 use crate::analysis::nan::Nans;
 use crate::data::dump::{Kind, TensorInfo, encode_name};
 use crate::data::read_input;
@@ -12,6 +12,8 @@ use crate::error::{Error, write_file};
 use crate::exec::{Engine, NanCount, batch_of};
 use crate::gpu::Device;
 use crate::graph::{Graph, ValueId};
+use crate::passes::convert::simulation;
+use crate::quant::QParams;
 use crate::tensor::{DType, Data, Tensor};
 use clap::{Args, ValueEnum};
 use globset::Glob;
@@ -56,8 +58,13 @@ pub(super) struct RunArgs {
     /// Layout of the input files (images are always channels last)
     #[arg(long, value_enum, default_value = "nchw")]
     layout: InputLayout,
+    /// Write tensors of codes as codes, with their scales in index.json, instead of what they stand for
+    #[arg(long)]
+    codes: bool,
     #[command(flatten)]
     cut: CutArgs,
+    #[command(flatten)]
+    profile: ProfileArg,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -72,7 +79,23 @@ impl RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
-    let graph = runnable(&args.model.display().to_string(), args.cut.load_one(&args.model)?)?;
+    let label = args.model.display().to_string();
+    let graph = args.cut.load_one(&args.model)?;
+    let graph = if args.codes {
+        // As `convert` gives it, with the names that `verify` looks for.
+        refuse_unfit(&label, &graph)?;
+        simulation(graph).map_err(|e| Error::Usage(format!("{label}: {e}")))?
+    } else {
+        runnable(&label, graph)?
+    };
+    let graph = args.profile.apply(&label, graph)?;
+    let code_params = graph.code_params();
+    if args.codes && code_params.is_empty() {
+        return Err(Error::Usage(format!(
+            "{label}: --codes: is in stage {} and has no codes; `samebit convert` makes a graph that has",
+            graph.stage.name()
+        )));
+    }
     let inputs = read_inputs(&args.input, args.layout == InputLayout::Nhwc, &graph)?;
     let wanted = wanted(args, &graph)?;
     let device = Device::open(&args.common.device)?;
@@ -91,8 +114,9 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     }
     let mut outputs = Vec::new();
     let mut rows = Vec::new();
-    for (id, name) in wanted.iter().zip(&names) {
-        let t = &trace.values[id];
+    let shown: Vec<(Tensor, Option<&QParams>)> =
+        wanted.iter().map(|id| in_form(&trace.values[id], code_params.get(id), args.codes)).collect();
+    for ((t, params), name) in shown.iter().zip(&names) {
         let mut files = Vec::new();
         if let Some(dir) = &args.dump {
             for format in &args.format {
@@ -104,13 +128,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
             "name": name,
             "shape": t.shape(),
             "dtype": t.dtype().name(),
-            "scale": serde_json::Value::Null,
+            "scale": params.map(QParams::scales),
+            "zero_point": params.map(QParams::zero_points),
             "file": files.first(),
             "files": files,
         }));
     }
     if let Some(dir) = &args.dump {
-        write_index(dir, &names, wanted.iter().map(|id| &trace.values[id]))?;
+        write_index(dir, &names, &shown)?;
     }
     let header = ["tensor", "type", "min", "max", "mean", "largest at"].map(str::to_owned);
     show::line(&show::table(&header, &rows, 2));
@@ -220,28 +245,35 @@ fn write(dir: &Path, name: &str, t: &Tensor, format: Format) -> Result<PathBuf, 
 }
 
 /// The index of the dump folder.
-fn write_index<'a>(
-    dir: &Path,
-    names: &[String],
-    tensors: impl Iterator<Item = &'a Tensor>,
-) -> Result<(), Error> {
+fn write_index(dir: &Path, names: &[String], tensors: &[(Tensor, Option<&QParams>)]) -> Result<(), Error> {
     let mut frames = 0;
     let mut infos = serde_json::Map::new();
-    for (name, t) in names.iter().zip(tensors) {
+    for (name, (t, params)) in names.iter().zip(tensors) {
         frames = frames.max(t.shape().first().copied().unwrap_or(1));
         let info = TensorInfo {
             shape: t.shape().to_vec(),
             dtype: t.dtype().name().to_owned(),
-            scale: Vec::new(),
-            zero_point: Vec::new(),
-            axis: None,
-            kind: Kind::Values,
+            scale: params.map_or_else(Vec::new, |p| p.scales().to_vec()),
+            zero_point: params.map_or_else(Vec::new, |p| p.zero_points().to_vec()),
+            axis: params.and_then(QParams::axis),
+            kind: if params.is_some() { Kind::Codes } else { Kind::Values },
         };
         infos.insert(name.clone(), serde_json::to_value(info).expect("plain data"));
     }
     let samples: Vec<String> = (0..frames).map(|i| i.to_string()).collect();
     let index = json!({ "tensors": infos, "samples": samples });
     write_file(&dir.join("index.json"), format!("{index:#}\n").as_bytes())
+}
+
+/// A tensor as it is written: codes with their parameters, or what they stand for.
+fn in_form<'a>(t: &Tensor, params: Option<&'a QParams>, codes: bool) -> (Tensor, Option<&'a QParams>) {
+    match (params, t.codes()) {
+        (Some(p), Some(q)) if !codes && p.scales().len() == 1 => {
+            let step = p.step(0);
+            (Tensor::from_f32(t.shape(), q.iter().map(|q| step.dequantize(*q)).collect()), None)
+        }
+        _ => (t.clone(), params.filter(|_| codes)),
+    }
 }
 
 /// What people look at first.

@@ -1,6 +1,7 @@
 //! `samebit verify`: whether two artefacts give the same codes.
 
 use super::files::Files;
+use super::model::ProfileArg;
 use super::run::read_inputs;
 use super::{Common, Outcome, number, show};
 use crate::analysis::calibrate::refuse_unfit;
@@ -54,6 +55,8 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "X", default_value_t = FloatTolerance::default().relative)]
     rtol: f64,
     #[command(flatten)]
+    profile: ProfileArg,
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
@@ -81,7 +84,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
     if args.limit == Some(0) || args.random == Some(0) {
         return Err(Error::Usage("--limit and --random must be at least 1".into()));
     }
-    let a = load(&args.a)?;
+    // Of a graph and what a target gave, or of a graph and itself, the first is the one to run otherwise.
+    let a = args.profile.apply(&args.a.display().to_string(), load(&args.a)?)?;
     let only = args.layers.as_ref().map(|pattern| {
         let glob = Glob::new(pattern).map_err(|e| Error::Usage(format!("--layers {pattern}: {e}")))?;
         Ok::<_, Error>(glob.compile_matcher())
@@ -96,7 +100,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         let dump = DumpReader::open(&args.b)?;
         let frames = |n: &str| dump.shape(n).and_then(|s| s.first().copied());
         dumped = dump.names().filter_map(frames).min().unwrap_or(0);
-        Verifier::with_dump((a.clone(), &device_a), dump, only.as_ref(), tolerance)
+        Verifier::with_dump((a.clone(), &device_a), dump, only.as_ref(), tolerance)?
     } else {
         Verifier::graphs((a.clone(), &device_a), (load(&args.b)?, device_b), only.as_ref(), tolerance)?
     };
@@ -226,7 +230,8 @@ fn report(args: &VerifyArgs, found: &Verified) {
     if !found.injected.is_empty() {
         let n = found.injected.len();
         show::remark(&format!(
-            "{n} tensors behind float islands were taken from A: {}",
+            "{n} tensors behind float islands were taken from {}: {}",
+            if args.b.is_dir() { "the dump" } else { "A" },
             some(&found.injected)
         ));
     }

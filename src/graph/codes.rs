@@ -13,7 +13,8 @@ impl Graph {
         for node in self.nodes() {
             let params = match node.op.codes() {
                 Some(output) => output.params().cloned(),
-                None => node.inputs.first().and_then(|v| out.get(v)).cloned(),
+                // The first input, or where that is a constant the one behind it.
+                None => node.inputs.iter().find_map(|v| out.get(v)).cloned(),
             };
             let Some(params) = params else { continue };
             let alike = |v: &&ValueId| self.value(**v).ty.dtype == params.dtype();

@@ -117,6 +117,11 @@ impl Node {
 }
 
 impl Node {
+    /// Whether it makes codes of numbers when the graph runs, or what is left of them then.
+    pub fn quantizes(&self) -> bool {
+        self.quantizer().is_some_and(Quantizer::quantizes) || self.op.def().name == "Quantize"
+    }
+
     /// The quantizer that it is.
     pub fn quantizer(&self) -> Option<&Quantizer> {
         match self.op.quant_rule() {

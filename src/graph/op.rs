@@ -84,6 +84,11 @@ pub trait Op: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// A function of one number in f64, for the entries of tables; `None` for every other operator.
+    fn exact(&self, _x: f64) -> Option<f64> {
+        None
+    }
+
     /// What it is on codes, for an operator on codes.
     fn integer_of(&self) -> Option<(&Arc<dyn Op>, &CodeParams)> {
         None

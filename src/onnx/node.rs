@@ -210,7 +210,7 @@ impl Importer<'_> {
     }
 
     fn unsupported(&self, operator: &str) -> ProblemKind {
-        let known = ops::OPS.iter().flat_map(|d| d.onnx.iter().copied());
+        let known = ops::OPS.iter().chain(ops::FOREIGN).flat_map(|d| d.onnx.iter().copied());
         let near = near(operator, known);
         ProblemKind::Operator { operator: operator.to_owned(), opset: self.opset, near }
     }

@@ -3,12 +3,13 @@
 //! *Shapes*: `[.., d0, ..], [.., d1, ..], .. -> [.., d0 + d1 + .., ..]`.
 
 use super::element::{Element, Movement, moved};
+use super::integer::table;
 use super::strided::{self, StridedCopy, padded, signed_all};
 use crate::graph::attrs::normalize_axis;
 use crate::graph::lower::{Io, Layouts, Lowering, Operand, View};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Dim, Tensor, TensorType, strides};
 use std::sync::Arc;
 
@@ -105,6 +106,24 @@ impl Op for Concat {
         });
         let all = Copies(copies.collect());
         Ok(vec![moved(cx, &shape, &inputs.iter().collect::<Vec<_>>(), &all)?])
+    }
+
+    /// Codes of several scales, brought to that of the output as a requantization is. Passes put the tables of these before
+    /// a plain one.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        let CodeOutput::Codes { params: output, .. } = &params.output else { return Ok(None) };
+        let mut codes = Vec::new();
+        for (x, p) in inputs.iter().zip(&params.inputs) {
+            let to = CodeParams { inputs: vec![p.clone()], ..params.clone() };
+            let same = p.as_ref().is_some_and(|p| p.same_codes(output));
+            let made = if same {
+                None
+            } else {
+                table::integer(super::identity().as_ref(), &to, std::slice::from_ref(x))?
+            };
+            codes.push(made.unwrap_or_else(|| x.clone()));
+        }
+        Ok(Some(self.eval(&Scratch::new(), &codes)?.remove(0)))
     }
 
     /// Groups of four channels stay groups unless channels are joined at another place than a multiple of 4.

@@ -106,6 +106,10 @@ impl Op for Identity {
         Ok(vec![inputs[0].clone()])
     }
 
+    fn exact(&self, x: f64) -> Option<f64> {
+        Some(x)
+    }
+
     fn has_integer_form(&self) -> bool {
         true
     }

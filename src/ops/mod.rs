@@ -58,6 +58,7 @@ pub use fake_quant::{fake_quant, fake_quantize};
 pub use identity::new as identity;
 pub use integer::integer;
 pub use integer::quantize::{dequantize, quantize};
+pub use integer::table::{Tabled, has_table, table};
 
 use crate::graph::attrs::Input;
 use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Source};
@@ -188,6 +189,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::sqrt::DEF,
     &binary::sub::DEF,
     &binary::sum::DEF,
+    &integer::table::DEF,
     &unary::tan::DEF,
     &unary::tanh::DEF,
     &unary::thresholded_relu::DEF,
@@ -215,7 +217,10 @@ pub fn build(name: &'static str, attrs: Attrs, inputs: &[TensorType]) -> Result<
     (def.read)(&mut Reader::new(Source::Graph, def.name, attrs, typed.collect(), 1))
 }
 
+/// ONNX types that are read as operators with other names of ours: they have no samples and no kernels of their own.
+pub static FOREIGN: &[&OpDef] = &[&integer::qoperator::DEF];
+
 /// The operator that reads this ONNX type: `Conv`, or `domain:Type` outside the default domain.
 pub fn by_onnx(op_type: &str) -> Option<&'static OpDef> {
-    OPS.iter().copied().find(|d| d.onnx.contains(&op_type))
+    OPS.iter().chain(FOREIGN).copied().find(|d| d.onnx.contains(&op_type))
 }

@@ -2,7 +2,7 @@
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
 use super::integer::device::{FinishParams, Finisher, fits_32, products};
-use super::integer::sums::{Finish, Sum, is_narrow, steps_of};
+use super::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32, is_narrow, steps_of};
 use super::integer::{bytes, dense};
 use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
@@ -247,6 +247,11 @@ impl Product {
             return Ok(y);
         }
         let (a, b) = (steps_of(params, inputs, 0)?, steps_of(params, inputs, 1)?);
+        if is_exact_in_f32(params) {
+            let plain = Product { alpha: 1.0, c: None, ..self.clone() };
+            let sums = plain.eval(&Scratch::new(), &floats(&a), &floats(&b), None);
+            return Ok(finish.apply(params, out, &integers(sums)));
+        }
         Ok(if is_narrow(params) {
             finish.apply(params, out, &self.sums::<i32>(&a, &b))
         } else {

@@ -11,7 +11,8 @@ use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{
     Attrs, CodeParams, Internals, Op, OpDef, OpError, Part, Place, QuantRule, Reader, Scratch, Tap,
 };
-use crate::quant::{Mantissa, Multiplier};
+use crate::ops::integer::runtime;
+use crate::quant::{Mantissa, Multiplier, Requantize};
 use crate::tensor::{DType, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -138,14 +139,20 @@ impl Op for Softmax {
     }
 
     /// With d = max - x exact in codes, `exp` of each d by a table in the codes of the first tap, their exact sum S, and the
-    /// 16-bit mantissa of 1 / S: y = exp(-d) / S requantized once.
+    /// 16-bit mantissa of 1 / S: y = exp(-d) / S requantized once. Where a target requantizes in f32, as ONNX Runtime does.
     fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
         if !std::ptr::eq(self.row, &plain::ROW) {
             return Ok(None);
         }
-        let (x, y, exp) = (params.input(0)?, params.output()?, params.internal(0)?);
+        let (x, y) = (params.input(0)?, params.output()?);
         let codes = codes_of(inputs, 0)?;
         let rows = self.rows(inputs[0].shape())?;
+        if params.arithmetic.requantize == Requantize::Float {
+            let softmax = runtime::Softmax::new(&x, y, rows.len());
+            let out = map(&rows, &codes, vec![0; codes.len()], |_, x, y| softmax.row(x, y));
+            return Ok(Some(params.store(inputs[0].shape(), &out)));
+        }
+        let exp = params.internal(0)?;
         let (low, high) = x.codes();
         let entry =
             |d: u32| exp.quantize_exact(libm::exp(-f64::from(d) * f64::from(x.scale()))).cast_unsigned();

@@ -44,6 +44,31 @@ fn grain(graph: &Graph, i: usize) -> Option<Grain> {
     }
 }
 
+/// The parameters of a node that quantizes or dequantizes, where they are constant and a quantizer can have them.
+pub(super) fn constant_params(graph: &Graph, i: usize) -> Option<QParams> {
+    let node = &graph.nodes()[i];
+    let (grain, codes) = match node.op.quant_rule() {
+        QuantRule::Quantize(grain) => (grain, node.outputs[0]),
+        QuantRule::Dequantize(grain) => (grain, node.inputs[0]),
+        _ => return None,
+    };
+    let constant = |v: &ValueId| graph.value(*v).constant.as_ref();
+    let scale = constant(&node.inputs[1])?;
+    let scales = scale.as_f32()?.to_vec();
+    let zero_points = match node.inputs.get(2) {
+        Some(v) => constant(v)?.codes()?,
+        None => vec![0; scales.len()],
+    };
+    let ty = &graph.value(codes).ty;
+    let axis = match (grain.block, scale.shape()) {
+        (0, [] | [1]) => None,
+        (0, [_]) => Some(normalize_axis(grain.axis, ty.rank())?),
+        _ => return None,
+    };
+    let params = QParams::new(ty.dtype, false, scales, zero_points, axis).ok()?;
+    Some(params.divided(Division::Divide))
+}
+
 struct Conversion {
     graph: Graph,
     /// Of the graph as it came. Nodes are only added behind the others, so that indices hold.
@@ -89,29 +114,8 @@ impl Conversion {
         }
     }
 
-    /// The parameters of a node that quantizes or dequantizes, where they are constant and a quantizer can have them.
     fn params(&self, i: usize) -> Option<QParams> {
-        let node = &self.graph.nodes()[i];
-        let (grain, codes) = match node.op.quant_rule() {
-            QuantRule::Quantize(grain) => (grain, node.outputs[0]),
-            QuantRule::Dequantize(grain) => (grain, node.inputs[0]),
-            _ => return None,
-        };
-        let constant = |v: &ValueId| self.graph.value(*v).constant.as_ref();
-        let scale = constant(&node.inputs[1])?;
-        let scales = scale.as_f32()?.to_vec();
-        let zero_points = match node.inputs.get(2) {
-            Some(v) => constant(v)?.codes()?,
-            None => vec![0; scales.len()],
-        };
-        let ty = &self.graph.value(codes).ty;
-        let axis = match (grain.block, scale.shape()) {
-            (0, [] | [1]) => None,
-            (0, [_]) => Some(normalize_axis(grain.axis, ty.rank())?),
-            _ => return None,
-        };
-        let params = QParams::new(ty.dtype, false, scales, zero_points, axis).ok()?;
-        Some(params.divided(Division::Divide))
+        constant_params(&self.graph, i)
     }
 
     fn quantizes_alike(&self, i: usize, params: &QParams) -> bool {

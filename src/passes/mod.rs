@@ -3,6 +3,7 @@
 pub mod config;
 pub mod convert;
 pub mod from_qdq;
+pub mod from_qoperator;
 pub mod fuse;
 pub mod internals;
 pub mod prepare;

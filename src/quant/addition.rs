@@ -21,8 +21,8 @@ pub enum Addends {
     },
     /// The factors of both operands after a shift by 20 bits, and of their sum.
     Doubling([Factor; 2], Factor),
-    /// Multipliers in f32.
-    Float([f32; 2]),
+    /// Multipliers of codes in f32, and what their products are added to.
+    Float([f32; 2], f32),
 }
 
 /// Codes of `a + b` from codes of both.
@@ -41,8 +41,10 @@ enum Form {
     Fixed { by: [Multiplier; 2], to_y: Multiplier, rounding: Rounding },
     /// The same after a shift by 20 bits, with the roundings of `TFLite`'s multiplication at each step.
     Doubling { by: [Factor; 2], to_y: Factor },
-    /// f32((a * (s_a / s_y)) + (b * (s_b / s_y))).
-    Float { by: [f32; 2] },
+    /// ONNX Runtime's, on processors that multiply and add with one rounding: with r = f32(s / s_y) of each operand and
+    /// `fixed` = f32(z_y - f32(r_a * z_a + f32(r_b * z_b))), codes times r are added to that, those of `b` first, each with
+    /// one rounding.
+    Float { by: [f32; 2], fixed: f32 },
 }
 
 impl Addition {
@@ -64,7 +66,12 @@ impl Addition {
                     to_y: Factor::Doubling(Multiplier::new(out * libm::ldexp(1.0, -LEFT)), up),
                 }
             }
-            Requantize::Float => Form::Float { by: [a.scale() / y.scale(), b.scale() / y.scale()] },
+            #[allow(clippy::cast_precision_loss, reason = "zero points have at most 16 bits")]
+            Requantize::Float => {
+                let by = [a.scale() / y.scale(), b.scale() / y.scale()];
+                let [za, zb, zy] = [&a, &b, &y].map(|s| s.zero_point() as f32);
+                Form::Float { by, fixed: zy - by[0].mul_add(za, by[1] * zb) }
+            }
             Requantize::Shift => {
                 // Powers of two are exact as multipliers, too.
                 for s in [&a, &b, &y] {
@@ -84,7 +91,7 @@ impl Addition {
     pub fn factors(&self) -> Addends {
         match self.form {
             Form::Doubling { by, to_y } => Addends::Doubling(by, to_y),
-            Form::Float { by } => Addends::Float(by),
+            Form::Float { by, fixed } => Addends::Float(by, fixed),
             Form::Fixed { by: [m, n], to_y, .. } => {
                 let apart = m.shift.abs_diff(n.shift).cast_signed();
                 let coarse = |m: Multiplier| u128::from(m.m) << apart.min(ROOM);
@@ -99,6 +106,10 @@ impl Addition {
     /// The code of the sum of what two codes stand for.
     #[inline]
     pub fn apply(&self, a: i32, b: i32) -> i32 {
+        if let Form::Float { by: [m, n], fixed } = self.form {
+            #[allow(clippy::cast_precision_loss, reason = "codes have at most 17 bits")]
+            return self.y.place_code((a as f32).mul_add(m, (b as f32).mul_add(n, fixed)));
+        }
         let (a, b) = (self.a.steps(a), self.b.steps(b));
         match self.form {
             Form::Fixed { by: [m, n], to_y, rounding } => {
@@ -108,14 +119,7 @@ impl Addition {
             Form::Doubling { by: [m, n], to_y } => {
                 self.y.place(to_y.apply(m.apply(a << LEFT) + n.apply(b << LEFT)))
             }
-            #[allow(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                reason = "codes are exact; saturates far beyond every code"
-            )]
-            Form::Float { by: [m, n] } => {
-                self.y.place((a as f32 * m + b as f32 * n).round_ties_even() as i64)
-            }
+            Form::Float { .. } => unreachable!("returned before"),
         }
     }
 }

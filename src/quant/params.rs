@@ -192,6 +192,14 @@ impl QParams {
         Ok(QParams { dtype, narrow, scales, zero_points, axis, rounding, division })
     }
 
+    /// Whether codes mean the same under both.
+    pub fn same_codes(&self, other: &QParams) -> bool {
+        self.dtype == other.dtype
+            && self.scales == other.scales
+            && self.zero_points == other.zero_points
+            && self.axis == other.axis
+    }
+
     /// The same with another way to round.
     pub fn rounded(mut self, rounding: Rounding) -> QParams {
         self.rounding = rounding;

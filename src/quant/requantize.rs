@@ -211,7 +211,6 @@ impl Mean {
 #[derive(Clone, Debug)]
 pub struct Adder {
     pairs: Vec<Multipliers>,
-    rounding: Rounding,
     output: Step,
 }
 
@@ -229,7 +228,12 @@ impl Adder {
         let (low, high) = addend.codes();
         let most = addend.steps(low).unsigned_abs().max(addend.steps(high).unsigned_abs());
         let pair = |w: &f32| Multipliers::new([real(input, *w), real(addend.scale(), 1.0)], [bound, most]);
-        Adder { pairs: weights.iter().map(pair).collect(), rounding, output }
+        Adder { pairs: weights.iter().map(pair).collect(), output: output.rounded(rounding) }
+    }
+
+    /// What codes are.
+    pub fn output(&self) -> &Step {
+        &self.output
     }
 
     /// The two factors of each channel; one pair where all have the same.
@@ -245,7 +249,7 @@ impl Adder {
     /// The code of a sum and of what is added to it, in steps of its quantizer.
     #[inline]
     pub fn apply(&self, channel: usize, sum: i64, addend: i64) -> i32 {
-        self.output.place(self.pair(channel).apply(sum, addend, self.rounding))
+        self.output.place(self.pair(channel).apply(sum, addend, self.output.rounding()))
     }
 }
 

@@ -80,6 +80,17 @@ impl Step {
             as i32
     }
 
+    /// The code that a number is, its zero point included, halves to even.
+    #[inline]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "clamped to codes of at most 16 bits"
+    )]
+    pub fn place_code(&self, code: f32) -> i32 {
+        code.round_ties_even().clamp(self.low as f32, self.high as f32) as i32
+    }
+
     /// The code of a number of f64, the quotient formed in f64: for the entries of tables.
     #[allow(clippy::cast_possible_truncation, reason = "clamped by `place`")]
     pub fn quantize_exact(&self, x: f64) -> i32 {

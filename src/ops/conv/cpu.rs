@@ -4,7 +4,7 @@
 use super::window::{Axis, Window, three};
 use crate::graph::{CodeParams, Scratch};
 use crate::ops::gemm_cpu::{Mat, Tiling, par_blocks};
-use crate::ops::integer::sums::{Finish, Sum};
+use crate::ops::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32};
 use crate::ops::integer::{bytes, dense};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
@@ -182,6 +182,22 @@ impl Axis {
             }
         }
     }
+}
+
+/// Exact sums of products by the products of numbers, as f32 holds all integers below 2^24; `None` for larger sums.
+pub(super) fn float_sums(
+    window: &Window,
+    groups: usize,
+    params: &CodeParams,
+    (x_shape, x): (&[usize], &[i32]),
+    (w_shape, w): (&[usize], &[i32]),
+    out: &[usize],
+) -> Option<Vec<i32>> {
+    if !is_exact_in_f32(params) {
+        return None;
+    }
+    let inputs = [Tensor::from_f32(x_shape, floats(x)), Tensor::from_f32(w_shape, floats(w))];
+    Some(integers(conv(&Scratch::new(), window, groups, &inputs, out)))
 }
 
 /// The integer form of 8-bit codes where the processor has instructions for them; `None` where not, or where groups are

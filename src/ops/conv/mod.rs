@@ -178,6 +178,9 @@ impl Op for Conv {
         let x = (x, &steps_of(params, inputs, 0)?[..]);
         let w = (w, &steps_of(params, inputs, 1)?[..]);
         let (window, groups) = (&self.window, self.groups);
+        if let Some(sums) = cpu::float_sums(window, groups, params, x, w, &out) {
+            return Ok(Some(finish.apply(params, &out, &sums)));
+        }
         Ok(Some(if is_narrow(params) {
             finish.apply(params, &out, &cpu::sums::<i32>(window, groups, x, w, &out))
         } else {

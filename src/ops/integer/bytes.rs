@@ -6,14 +6,14 @@
 )]
 
 use super::dense::{LANES, Weights, available};
-use super::sums::{Element, Fill, Finish};
+use super::sums::{Element, Fill, Finish, Sum};
 use crate::graph::CodeParams;
 use crate::quant::QParams;
 use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
 
 /// Pixels whose sums are kept before they are finished.
-const PIXELS: usize = 96;
+const PIXELS: usize = 96; // a multiple of LANES
 
 /// A tensor of 8-bit codes as bytes, the code of zero, and what makes them unsigned by exclusive or.
 pub(in crate::ops) struct Input<'a> {
@@ -141,18 +141,23 @@ impl Bytes<'_> {
             let offsets = &self.offsets[(p0 + p) * self.taps..(p0 + p + run) * self.taps];
             let sums = &mut sums[..run * width];
             weights.sums_of(t, x, self.taps, offsets, &first, sums);
-            for lane in 0..some {
-                let c = t * width + lane;
-                let (at, step) = match self.order {
-                    Order::Planes => ((mat * channels + c) * pixels + p0 + p, 1),
-                    Order::Rows => ((mat * pixels + p0 + p) * channels + c, channels),
-                };
-                let channel = match self.order {
-                    Order::Planes => mat % self.weights.len() * channels + c,
-                    Order::Rows => c,
-                };
-                let place = Place { channel, at, step };
-                finished(finish, place, &sums[lane..], width, &mut out[lane * n + p..lane * n + p + run]);
+            for block in (0..some).step_by(LANES) {
+                let mut columns = [[0i32; PIXELS]; LANES];
+                transpose(&sums[block..], width, run, &mut columns);
+                for (lane, column) in columns.iter().enumerate().take(some - block) {
+                    let lane = block + lane;
+                    let c = t * width + lane;
+                    let (at, step) = match self.order {
+                        Order::Planes => ((mat * channels + c) * pixels + p0 + p, 1),
+                        Order::Rows => ((mat * pixels + p0 + p) * channels + c, channels),
+                    };
+                    let channel = match self.order {
+                        Order::Planes => mat % self.weights.len() * channels + c,
+                        Order::Rows => c,
+                    };
+                    let place = Place { channel, at, step };
+                    finished(finish, place, &column[..run], &mut out[lane * n + p..lane * n + p + run]);
+                }
             }
         }
     }
@@ -169,28 +174,90 @@ pub(in crate::ops) struct Place {
     pub step: usize,
 }
 
-/// Finishes every `width`-th sum.
-fn finished<T: Element>(finish: &Finish, place: Place, sums: &[i32], width: usize, out: &mut [T]) {
+/// Sums of `run` pixels by the lanes of a block as lanes of pixels.
+fn transpose(sums: &[i32], width: usize, run: usize, columns: &mut [[i32; PIXELS]; LANES]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has the instructions.
+        unsafe { avx512::transpose(sums, width, run, columns) };
+        return;
+    }
+    for (p, row) in sums.chunks(width).enumerate().take(run) {
+        for (column, s) in columns.iter_mut().zip(row) {
+            column[p] = *s;
+        }
+    }
+}
+
+/// [`Element::row`], compiled for the processor.
+pub(in crate::ops) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512dq") && std::arch::is_x86_feature_detected!("avx512vl") {
         // SAFETY: the processor has the instructions.
-        unsafe { wide(finish, place, sums, width, out) };
+        unsafe { avx512::finished(finish, place, sums, out) };
         return;
     }
-    plain(finish, place, sums, width, out);
+    T::row(finish, place, sums, out);
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn wide<T: Element>(finish: &Finish, place: Place, sums: &[i32], width: usize, out: &mut [T]) {
-    plain(finish, place, sums, width, out);
-}
+mod avx512 {
+    use super::{Element, Finish, LANES, PIXELS, Place, Sum};
+    use std::arch::x86_64::{
+        __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+        _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    };
 
-#[inline(always)]
-fn plain<T: Element>(finish: &Finish, place: Place, sums: &[i32], width: usize, out: &mut [T]) {
-    let mut column = [0i32; PIXELS];
-    for (c, s) in column.iter_mut().zip(sums.chunks(width)).take(out.len()) {
-        *c = s[0];
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
+        T::row(finish, place, sums, out);
     }
-    T::row(finish, place, &column[..out.len()], out);
+
+    /// Blocks of 16 pixels; the rows behind the last pixel are those of the last one.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn transpose(sums: &[i32], width: usize, run: usize, columns: &mut [[i32; PIXELS]; LANES]) {
+        for p0 in (0..run).step_by(LANES) {
+            let row = |i: usize| {
+                let at = &sums[(p0 + i).min(run - 1) * width..][..LANES];
+                // SAFETY: 16 numbers, by the slicing.
+                unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
+            };
+            let done = square(std::array::from_fn(row));
+            for (column, v) in columns.iter_mut().zip(done) {
+                let to = &mut column[p0..p0 + LANES];
+                // SAFETY: 16 numbers, by the slicing.
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) };
+            }
+        }
+    }
+
+    /// Rows as columns: pairs, then fours within quarters of vectors, then the quarters.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn square(r: [__m512i; LANES]) -> [__m512i; LANES] {
+        let mut a = r;
+        for i in (0..LANES).step_by(2) {
+            a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+            a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+        }
+        let mut b = a;
+        for i in (0..LANES).step_by(4) {
+            b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+            b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+            b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+            b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+        }
+        // b[4 * g + j] has, in quarter q, column 4 * q + j of rows 4 * g to 4 * g + 3.
+        let mut out = b;
+        for j in 0..4 {
+            let [e, f, g, h] = [b[j], b[4 + j], b[8 + j], b[12 + j]];
+            let (low, high) = (_mm512_shuffle_i32x4::<0x88>(e, f), _mm512_shuffle_i32x4::<0xdd>(e, f));
+            let (low2, high2) = (_mm512_shuffle_i32x4::<0x88>(g, h), _mm512_shuffle_i32x4::<0xdd>(g, h));
+            out[j] = _mm512_shuffle_i32x4::<0x88>(low, low2);
+            out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(low, low2);
+            out[4 + j] = _mm512_shuffle_i32x4::<0x88>(high, high2);
+            out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(high, high2);
+        }
+        out
+    }
 }

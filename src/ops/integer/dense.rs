@@ -168,6 +168,7 @@ mod vnni {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
+    #[allow(clippy::needless_range_loop, reason = "one tap of all rows")]
     unsafe fn tile<const P: usize, const B: usize>(
         x: &[u8],
         taps: usize,

@@ -26,6 +26,7 @@ const QUOTIENT: u32 = 5;
 const ADDED: u32 = 6;
 const SUMS: u32 = 7;
 const REAL: u32 = 8;
+pub(in crate::ops) const MEAN_IN_F32: u32 = 9;
 
 /// A multiplier, a shift as the bits of an `i32`, and the multiplier of an addend.
 type Words = [u32; 3];

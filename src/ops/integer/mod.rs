@@ -6,9 +6,12 @@
 pub(super) mod bytes;
 pub(super) mod dense;
 pub(super) mod device;
+pub(super) mod qoperator;
 pub(super) mod quantize;
+pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;
+pub(super) mod table;
 
 use super::{binary, conv, identity, pool, product, reduce};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};

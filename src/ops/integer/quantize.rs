@@ -18,14 +18,21 @@ use std::sync::Arc;
 crate::params! {
     /// `Params` of `quantize.wgsl` and `dequantize.wgsl`.
     struct Params {
-        n4: u32, c: u32, c4: u32, low: i32, high: i32, zero_point: i32, scale: f32, inverse: f32
+        n4: u32, c: u32, c4: u32, low: i32, high: i32, zero_point: i32, scale: f32, inverse: f32, slot: u32
     }
 }
 
 static TO_CODES: Kernel = crate::kernel!(
     "quantize",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/bits.wgsl", "shared/quantize.wgsl", "quantize.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/bits.wgsl",
+        "shared/quantize.wgsl",
+        "shared/nan_count.wgsl",
+        "quantize.wgsl"
+    ]
 );
 static TO_NUMBERS: Kernel = crate::kernel!(
     "dequantize",
@@ -119,6 +126,8 @@ fn dispatch(kernel: &'static Kernel, x: &View, step: &Step) -> Dispatch {
         zero_point: step.zero_point(),
         scale: step.scale(),
         inverse: step.inverse(),
+        // Set by the plan, for what quantizes.
+        slot: 0,
     };
     Dispatch::new(kernel, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4 as usize))
 }

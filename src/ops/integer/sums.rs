@@ -1,9 +1,9 @@
 //! Exact sums of products of codes on the CPU, and what targets make of them.
 
-use super::bytes::Place;
+use super::bytes::{Place, finished};
 use crate::graph::codes::codes_of;
 use crate::graph::{CodeOutput, CodeParams, OpError};
-use crate::quant::{Accumulator, Adder, Factor, Multiplier, QParams, Requantizer, Rounding, Step};
+use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
 use crate::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -168,12 +168,15 @@ impl Finish {
     fn codes<S: Sum, T>(&self, place: Place, sums: &[S], out: &mut [T], narrow: impl Fn(i32) -> T) {
         let channel = place.channel;
         let bias = self.bias(channel);
+        let narrow_sums = S::NARROW && !self.saturates;
         match &self.ending {
             Ending::Codes(r) => match r.factor(channel) {
-                Factor::Fixed(m, rounding) if S::NARROW && (1..=62).contains(&m.shift) => {
-                    let fixed = Fixed::new(m, rounding, r.output());
-                    let each = out.iter_mut().zip(sums);
-                    each.for_each(|(o, s)| *o = narrow(fixed.code(self.total((*s).into(), bias))));
+                Factor::Fixed(m, rounding) if narrow_sums && (1..=62).contains(&m.shift) => {
+                    let fixed = Rounded::new(m.shift, r.output());
+                    let m = m.m.cast_signed();
+                    // Within 32 bits by the bound of the sums.
+                    let product = |i: usize| i64::from(sums[i].low().wrapping_add(bias)) * i64::from(m);
+                    fixed.each(rounding, out, product, narrow);
                 }
                 factor => {
                     let y = r.output();
@@ -182,9 +185,19 @@ impl Finish {
                 }
             },
             Ending::Added { adder, addend } => {
+                let (pair, y) = (adder.pair(channel), adder.output());
+                let steps = |i: usize| addend.steps(self.addend[place.at + i * place.step]);
+                if narrow_sums && (1..=61).contains(&pair.shift) {
+                    let fixed = Rounded::new(pair.shift, y);
+                    // Both products are below 2^61.
+                    let sum = |i: usize| {
+                        i64::from(sums[i].low().wrapping_add(bias)) * pair.m[0] + steps(i) * pair.m[1]
+                    };
+                    fixed.each(y.rounding(), out, sum, narrow);
+                    return;
+                }
                 for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    let steps = addend.steps(self.addend[place.at + i * place.step]);
-                    *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps));
+                    *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
                 }
             }
             Ending::Sums | Ending::Real(_) => {}
@@ -192,43 +205,64 @@ impl Finish {
     }
 }
 
-/// A factor of 31 bits for sums of 32, in 64-bit arithmetic without branches.
+/// A rounding shift of numbers below 2^62 to codes, in 64-bit arithmetic without branches.
 #[derive(Clone, Copy)]
-struct Fixed {
-    m: i64,
+struct Rounded {
     shift: u32,
     half: i64,
-    rounding: Rounding,
-    zero: i64,
-    low: i64,
-    high: i64,
+    zero: i32,
+    low: i32,
+    high: i32,
 }
 
-impl Fixed {
-    fn new(m: Multiplier, rounding: Rounding, y: &Step) -> Fixed {
+impl Rounded {
+    fn new(shift: i32, y: &Step) -> Rounded {
         let (low, high) = y.codes();
-        let shift = m.shift.unsigned_abs();
-        Fixed {
-            m: m.m.into(),
-            shift,
-            half: 1 << (shift - 1),
-            rounding,
-            zero: y.zero_point().into(),
-            low: low.into(),
-            high: high.into(),
+        let shift = shift.unsigned_abs();
+        Rounded { shift, half: 1 << (shift - 1), zero: y.zero_point(), low, high }
+    }
+
+    #[inline(always)]
+    fn each<T>(
+        &self,
+        rounding: Rounding,
+        out: &mut [T],
+        number: impl Fn(usize) -> i64,
+        narrow: impl Fn(i32) -> T,
+    ) {
+        let Rounded { shift, half, .. } = *self;
+        match rounding {
+            Rounding::HalfEven => {
+                self.map(
+                    out,
+                    |i| {
+                        let p = number(i);
+                        (p + (half - 1) + ((p >> shift) & 1)) >> shift
+                    },
+                    narrow,
+                );
+            }
+            Rounding::HalfUp => self.map(out, |i| (number(i) + half) >> shift, narrow),
+            Rounding::HalfAway => {
+                self.map(
+                    out,
+                    |i| {
+                        let p = number(i);
+                        (p + half - i64::from(p < 0)) >> shift
+                    },
+                    narrow,
+                );
+            }
         }
     }
 
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
-    fn code(&self, sum: i64) -> i32 {
-        let p = sum * self.m;
-        let rounded = match self.rounding {
-            Rounding::HalfEven => p + (self.half - 1) + ((p >> self.shift) & 1),
-            Rounding::HalfUp => p + self.half,
-            Rounding::HalfAway => p + self.half - i64::from(p < 0),
-        };
-        ((rounded >> self.shift) + self.zero).clamp(self.low, self.high) as i32
+    fn map<T>(&self, out: &mut [T], f: impl Fn(usize) -> i64, narrow: impl Fn(i32) -> T) {
+        let [zero, low, high] = [self.zero, self.low, self.high].map(i64::from);
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = narrow((f(i) + zero).clamp(low, high) as i32);
+        }
     }
 }
 
@@ -300,7 +334,7 @@ impl<S: Sum> Fill for Sums<'_, S> {
                 let n = (finish.inner.max(1) - at % finish.inner.max(1)).min(sums.len());
                 let (row, rest) = out.split_at_mut(n);
                 let place = Place { channel: finish.channel(at), at, step: 1 };
-                T::row(finish, place, &sums[..n], row);
+                finished(finish, place, &sums[..n], row);
                 (out, sums, at) = (rest, &sums[n..], at + n);
             }
         });
@@ -320,6 +354,9 @@ pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static
     /// Whether it has 32 bits.
     const NARROW: bool;
 
+    /// Its low 32 bits.
+    fn low(self) -> i32;
+
     /// What is multiplied.
     type Operand: Copy + Default + Send + Sync + 'static;
 
@@ -332,6 +369,11 @@ pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static
 
 impl Sum for i32 {
     const NARROW: bool = true;
+
+    #[inline(always)]
+    fn low(self) -> i32 {
+        self
+    }
     type Operand = i16;
 
     #[allow(clippy::cast_possible_truncation, reason = "checked by `fits_i16`")]
@@ -348,6 +390,11 @@ impl Sum for i32 {
 
 impl Sum for i64 {
     const NARROW: bool = false;
+
+    #[allow(clippy::cast_possible_truncation, reason = "as it says")]
+    fn low(self) -> i32 {
+        self as i32
+    }
     type Operand = i32;
 
     fn operand(steps: i32) -> i32 {
@@ -371,4 +418,21 @@ pub(in crate::ops) fn is_narrow(params: &CodeParams) -> bool {
         })
     };
     params.bound <= i32::MAX.unsigned_abs().into() && params.inputs.iter().take(2).all(fits)
+}
+
+/// Whether f32 holds every sum of products exactly, whatever the order.
+pub(in crate::ops) fn is_exact_in_f32(params: &CodeParams) -> bool {
+    params.bound < 1 << 24
+}
+
+/// Codes less their zero point as f32, which holds them exactly.
+#[allow(clippy::cast_precision_loss, reason = "17 bits at most")]
+pub(in crate::ops) fn floats(steps: &[i32]) -> Vec<f32> {
+    steps.par_iter().map(|v| *v as f32).collect()
+}
+
+/// Whole numbers below 2^24 as integers.
+#[allow(clippy::cast_possible_truncation, reason = "they are whole, and below 2^24")]
+pub(in crate::ops) fn integers(sums: Vec<f32>) -> Vec<i32> {
+    sums.into_par_iter().map(|v| v as i32).collect()
 }

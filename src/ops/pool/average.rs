@@ -1,14 +1,14 @@
 //! `AveragePool` and `LpPool`: sums over a window, of elements or of powers of their magnitudes.
 
-use super::window::{Window, WindowParams};
+use super::window::{Axis, Window, WindowParams};
 use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::ops::broadcast::extent;
-use crate::ops::integer::device::{FinishParams, Finisher};
+use crate::ops::integer::device::{FinishParams, Finisher, MEAN_IN_F32, four};
 use crate::ops::integer::sums::not_a_power;
-use crate::quant::{Factor, Mean};
+use crate::quant::{Factor, Mean, Requantize};
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ crate::params! {
 
 crate::params! {
     /// `Params` of `average_codes.wgsl`.
-    struct MeanParams { finish: FinishParams, window: WindowParams, n4: u32, c4: u32, c: u32, padded: u32 }
+    struct MeanParams { finish: FinishParams, window: WindowParams, n4: u32, c4: u32, c: u32, padded: u32, none: u32 }
 }
 
 macro_rules! kernel {
@@ -41,6 +41,7 @@ pub(in crate::ops) static CODES: Kernel = crate::kernel!(
         "shared/wide.wgsl",
         "shared/requantize.wgsl",
         "shared/finish.wgsl",
+        "shared/float.wgsl",
         "shared/sums_i64.wgsl",
         "average_codes.wgsl"
     ]
@@ -90,7 +91,7 @@ fn read_lp(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
 }
 
 impl SumPool {
-    fn plane(&self, axes: &[super::window::Axis; 3], x: &[f32], y: &mut [f32]) {
+    fn plane(&self, axes: &[Axis; 3], x: &[f32], y: &mut [f32]) {
         let [d, h, w] = axes;
         let columns: Vec<Vec<usize>> = (0..w.output).map(|o| w.taps(o).collect()).collect();
         for (o, y) in y.iter_mut().enumerate() {
@@ -125,6 +126,11 @@ impl SumPool {
     }
 }
 
+/// Whether means are taken in f32, and the zero point is added before they are rounded, as ONNX Runtime does.
+fn in_f32(params: &CodeParams, axes: &[Axis; 3]) -> bool {
+    params.arithmetic.requantize == Requantize::Float && !axes.iter().all(Axis::is_whole)
+}
+
 impl Op for SumPool {
     fn def(&self) -> &'static OpDef {
         match self.kind {
@@ -153,7 +159,7 @@ impl Op for SumPool {
         let shape = self.infer(&[x.ty()])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let mut y = cx.take(shape.iter().product());
         let axes = self.window.axes(x.shape()).expect("checked by infer");
-        let pixels = |f: fn(&super::window::Axis) -> usize| axes.iter().map(f).product::<usize>();
+        let pixels = |f: fn(&Axis) -> usize| axes.iter().map(f).product::<usize>();
         let planes = y.par_chunks_mut(pixels(|a| a.output)).zip(x.f32s().par_chunks(pixels(|a| a.input)));
         planes.for_each(|(y, x)| self.plane(&axes, x, y));
         Ok(vec![Tensor::from_f32(shape, y)])
@@ -169,9 +175,22 @@ impl Op for SumPool {
         let ty = TensorType::new(DType::F32, shape.to_vec());
         let out = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let x = params.input(0)?;
+        let axes = self.window.axes(shape).expect("checked by infer");
+        if in_f32(params, &axes) {
+            let y = params.output()?;
+            let numbers: Vec<f32> = codes_of(inputs, 0)?.into_iter().map(|q| x.dequantize(q)).collect();
+            let mut means = vec![0.0; out.iter().product()];
+            let pixels = |f: fn(&Axis) -> usize| axes.iter().map(f).product::<usize>().max(1);
+            let planes =
+                means.par_chunks_mut(pixels(|a| a.output)).zip(numbers.par_chunks(pixels(|a| a.input)));
+            planes.for_each(|(y, x)| self.plane(&axes, x, y));
+            #[allow(clippy::cast_precision_loss, reason = "zero points have at most 16 bits")]
+            let codes: Vec<i32> =
+                means.iter().map(|m| y.place_code(m / y.scale() + y.zero_point() as f32)).collect();
+            return Ok(Some(params.store(&out, &codes)));
+        }
         let mean = Mean::new(params.arithmetic.requantize, x.scale(), params.output()?);
         let codes = codes_of(inputs, 0)?;
-        let axes = self.window.axes(shape).expect("checked by infer");
         let [d, h, w] = axes;
         let (plane, pixels) = (d.input * h.input * w.input, d.output * h.output * w.output);
         // The factor of each position, which is the same in all planes.
@@ -209,10 +228,20 @@ impl Op for SumPool {
         let Kind::Average { padded } = self.kind else { return Ok(None) };
         let (x, y) = (&io.inputs[0], &io.outputs[0]);
         let axes = self.window.axes(&x.shape).ok_or_else(|| OpError::shape(0, "one that fits", &x.ty()))?;
-        let mean = Mean::new(params.arithmetic.requantize, params.input(0)?.scale(), params.output()?);
-        let taps = axes.iter().map(|a| a.kernel).product::<usize>();
-        let factors: Option<Vec<Factor>> = (0..=taps).map(|n| mean.factor(n)).collect();
-        let finisher = Finisher::of_factors(params, &factors.ok_or_else(not_a_power)?)?;
+        let (of_x, of_y) = (params.input(0)?, params.output()?);
+        let finisher = if in_f32(params, &axes) {
+            let scales = [of_x.scale(), of_y.scale()].map(f32::to_bits);
+            Finisher::of_words(
+                params,
+                MEAN_IN_F32,
+                scales.into_iter().flat_map(|s| four([s, 0, 0])).collect(),
+            )?
+        } else {
+            let mean = Mean::new(params.arithmetic.requantize, of_x.scale(), of_y);
+            let taps = axes.iter().map(|a| a.kernel).product::<usize>();
+            let factors: Option<Vec<Factor>> = (0..=taps).map(|n| mean.factor(n)).collect();
+            Finisher::of_factors(params, &factors.ok_or_else(not_a_power)?)?
+        };
         let [n4, _, c, c4] = extent(y);
         let of = MeanParams {
             finish: finisher.params,
@@ -221,6 +250,7 @@ impl Op for SumPool {
             c4,
             c,
             padded: u32::from(padded),
+            none: 0,
         };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
         Ok(Some(finisher.run(Dispatch::new(&CODES, &of, bind, flat_grid(n4 as usize)))))

@@ -46,6 +46,11 @@ impl Axis {
             .filter(move |p| *p < input)
     }
 
+    /// Whether its one window is the input.
+    pub fn is_whole(&self) -> bool {
+        self.kernel == self.input && self.begin == 0 && self.end == 0
+    }
+
     /// Outputs whose tap `t` lies inside the input, the position of the first, and the step from one to the next.
     pub fn run(&self, t: usize) -> (Range<usize>, usize, usize) {
         let shift = t * self.dilation;

@@ -3,6 +3,7 @@
 //!
 //! *Shapes*: `[..] -> [..]`.
 
+mod exact;
 mod float;
 mod integer;
 #[cfg(test)]
@@ -15,7 +16,8 @@ use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::integer::table;
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -312,6 +314,16 @@ impl Op for Unary {
         let params = Params { epilogue, n4, c, c4, a, b };
         let bind = [Operand::Input(0), Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(form.kernel, &params, bind, flat_grid(n4 as usize))]))
+    }
+
+    fn exact(&self, x: f64) -> Option<f64> {
+        let [a, b] = self.values.map(f64::from);
+        exact::exact(self.row.def.name, x, a, b)
+    }
+
+    /// By a table. Passes put the table itself in its place.
+    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+        table::integer(self, params, inputs)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

@@ -1,9 +1,10 @@
 //! What the parity walk does not see: NaN, infinities, signed zeros, and arguments far out.
 
 use crate::graph::attrs::Input;
-use crate::graph::{Attrs, Reader, Scratch, Source};
-use crate::ops::{OPS, by_name};
-use crate::tensor::Tensor;
+use crate::graph::sample::Rng;
+use crate::graph::{Attrs, QuantRule, Reader, Scratch, Source};
+use crate::ops::{OPS, build, by_name};
+use crate::tensor::{DType, Tensor, TensorType};
 
 fn eval(name: &str, attrs: Attrs, x: Tensor) -> Tensor {
     let def = by_name(name).expect("an operator");
@@ -79,4 +80,39 @@ fn gelu_has_both_forms() {
     let form = |f| eval("Gelu", Attrs::new().str("approximate", f), Tensor::scalar(1.0)).f32s()[0];
     assert!((form("none") - 0.841_344_7).abs() < 1e-7);
     assert!((form("tanh") - 0.841_192).abs() < 1e-6);
+}
+
+/// Every function that can be quantized has a form for tables, which is the function.
+#[test]
+fn functions_for_tables_are_the_functions() {
+    let mut seen = 0;
+    let mut rng = Rng::new(3);
+    for def in OPS {
+        for sample in (def.samples)(&mut rng) {
+            let [x] = sample.inputs.as_slice() else { continue };
+            let ty = TensorType::new(x.dtype(), x.shape.clone());
+            let unary = def.kernels.iter().any(|k| k.sources.iter().any(|s| s.0 == "unary.wgsl"));
+            if !unary || ty.dtype != DType::F32 {
+                continue;
+            }
+            let op = build(def.name, sample.attrs.clone(), &[ty]).expect("readable");
+            if !matches!(op.quant_rule(), QuantRule::Compute) {
+                continue;
+            }
+            seen += 1;
+            let x = x.draw(&mut rng);
+            let y = op.eval(&Scratch::new(), std::slice::from_ref(&x)).expect("accepted").remove(0);
+            for (x, y) in x.f32s().iter().zip(y.f32s()) {
+                let exact = op.exact(f64::from(*x)).unwrap_or_else(|| panic!("{} has none", def.name));
+                let off = (f64::from(*y) - exact).abs();
+                assert!(
+                    off <= 4e-6 * exact.abs().max(0.05),
+                    "{} {:?} at {x}: {y} {exact}",
+                    def.name,
+                    sample.attrs
+                );
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
 }

@@ -2,7 +2,7 @@
 //!
 //! A tensor behind a quantizer becomes codes. A product, the addition and the clamp that follow it and the quantizer of
 //! what comes of them are one operator on codes; so are other operators that have an integer form, with the clamp and the
-//! quantizer behind them. Operators that pass codes through do so. What is left runs in f32 between `Dequantize` and
+//! quantizer behind them; functions of one number are tables. Operators that pass codes through do so. What is left runs in f32 between `Dequantize` and
 //! `Quantize`: a float island, which is listed with its reason. A product that no quantizer follows gives numbers: f32 of
 //! its sums times the scales.
 
@@ -13,8 +13,8 @@ use super::PassError;
 use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
-use crate::ops::{dequantize, identity, integer, quantize};
-use crate::quant::{Profile, QParams, Role};
+use crate::ops::{dequantize, has_table, identity, integer, quantize, table};
+use crate::quant::{Profile, QParams, Requantize, Role};
 use crate::tensor::{DType, Tensor};
 use group::{Chain, End, chain};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -120,6 +120,24 @@ pub fn simulated(graph: Graph) -> Result<Graph, PassError> {
     }
     out.verify()?;
     Ok(out)
+}
+
+/// A graph on codes as another target would compute it: with its own parameters, and that target's arithmetic.
+///
+/// # Errors
+/// A graph that has no operators on codes.
+pub fn as_profile(mut graph: Graph, profile: &Profile) -> Result<Graph, PassError> {
+    if graph.stage != Stage::Quantized {
+        return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Quantized.name() });
+    }
+    for i in 0..graph.nodes().len() {
+        let Some((op, params)) = graph.nodes()[i].op.integer_of() else { continue };
+        let arithmetic = profile.arithmetic(op.def().name);
+        let op = integer(Arc::clone(op), CodeParams { arithmetic, ..params.clone() });
+        graph.set_op(i, op);
+    }
+    graph.verify()?;
+    Ok(graph)
 }
 
 /// The profile to convert for.
@@ -328,7 +346,12 @@ impl<'a> Conversion<'a> {
             QuantRule::Compute => {
                 let f32s = node.inputs.iter().filter(|v| self.from.value(**v).ty.dtype == DType::F32);
                 let concat = node.op.def().name == "Concat";
-                if !concat && !node.op.has_integer_form() {
+                let table = || {
+                    self.codes
+                        .get(&node.inputs[0])
+                        .is_some_and(|(_, p)| has_table(node.op.as_ref(), p.dtype()))
+                };
+                if !concat && !node.op.has_integer_form() && first && !table() {
                     Some(no_form(node))
                 } else if !f32s.clone().all(coded) {
                     Some("an input has no quantizer".to_owned())
@@ -376,7 +399,7 @@ impl<'a> Conversion<'a> {
             return self.in_numbers(node, "it has several scales".to_owned());
         }
         if let Some((codes, old)) = self.codes.get(&x).cloned() {
-            let new = if same_codes(&old, &params) {
+            let new = if old.same_codes(&params) {
                 codes
             } else {
                 self.requantize(node, &value.name, codes, old, &params)?
@@ -401,10 +424,30 @@ impl<'a> Conversion<'a> {
     ) -> Result<ValueId, PassError> {
         let mut params = CodeParams::new([from], to.clone(), Vec::new());
         params.arithmetic = self.profile.arithmetic("Identity");
+        let names = [format!("{name}/requantize"), format!("{name}/requantized")];
+        if params.arithmetic.requantize == Requantize::Float {
+            // Through numbers, as a runtime does that requantizes in f32: a function of the code alone.
+            return self.function(like, &identity(), params, codes, &names);
+        }
         let op = integer(identity(), params);
-        let made =
-            self.add(like, &format!("{name}/requantize"), op, &[codes], &[format!("{name}/requantized")])?;
-        Ok(made[0])
+        Ok(self.add(like, &names[0], op, &[codes], &names[1..])?[0])
+    }
+
+    /// A function of one number, as a table where it is one; the names are of the node and of its output.
+    fn function(
+        &mut self,
+        like: &Node,
+        op: &Arc<dyn Op>,
+        params: CodeParams,
+        codes: ValueId,
+        names: &[String; 2],
+    ) -> Result<ValueId, PassError> {
+        let made = table(op.as_ref(), &params).map_err(|e| refused(like, e))?;
+        let Some((op, entries)) = made else {
+            return Ok(self.add(like, &names[0], integer(Arc::clone(op), params), &[codes], &names[1..])?[0]);
+        };
+        let entries = self.to.new_constant(&format!("{}/table", names[0]), entries);
+        Ok(self.add(like, &names[0], op, &[codes, entries], &names[1..])?[0])
     }
 
     /// An operator that passes codes through, or clamps them.
@@ -446,7 +489,7 @@ impl<'a> Conversion<'a> {
             for v in &node.inputs {
                 let (codes, old) = self.codes[v].clone();
                 let name = self.from.value(*v).name.clone();
-                inputs.push(if same_codes(&old, &end.params) {
+                inputs.push(if old.same_codes(&end.params) {
                     codes
                 } else {
                     self.requantize(node, &name, codes, old, &end.params)?
@@ -543,7 +586,11 @@ impl<'a> Conversion<'a> {
         }
         let tail = chain.end.as_ref().map_or(chain.output, |e| e.tensor);
         let name = self.from.value(tail).name.clone();
-        let made = self.add(&node, &node.name, integer(Arc::clone(&node.op), params), &inputs, &[name])?[0];
+        let made = if node.op.has_integer_form() {
+            self.add(&node, &node.name, integer(Arc::clone(&node.op), params), &inputs, &[name])?[0]
+        } else {
+            self.function(&node, &node.op, params, inputs[0], &[node.name.clone(), name])?
+        };
         match &chain.end {
             None => {
                 self.numbers.insert(chain.output, made);
@@ -558,14 +605,6 @@ impl<'a> Conversion<'a> {
 
 fn no_form(node: &Node) -> String {
     format!("{} has no integer form here", node.op.def().name)
-}
-
-/// Whether codes mean the same under both.
-fn same_codes(a: &QParams, b: &QParams) -> bool {
-    a.dtype() == b.dtype()
-        && a.scales() == b.scales()
-        && a.zero_points() == b.zero_points()
-        && a.axis() == b.axis()
 }
 
 /// Codes between those of two numbers.

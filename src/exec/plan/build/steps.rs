@@ -6,7 +6,6 @@ use crate::gpu::GpuError;
 use crate::gpu::kernels::{Access, Linked};
 use crate::graph::Node;
 use crate::graph::lower::{Dispatch, Io, Operand, u32};
-use crate::quant::Quantizer;
 use std::collections::{HashMap, HashSet};
 
 impl<'a> Builder<'a> {
@@ -32,7 +31,7 @@ impl<'a> Builder<'a> {
 
     /// Gives a quantizer a counter; a dispatch applies one at most.
     fn count_nan(&mut self, index: usize, store: &mut Dispatch) {
-        if self.graph.nodes()[index].quantizer().and_then(Quantizer::active).is_some() {
+        if self.graph.nodes()[index].quantizes() {
             store.slot = Some(u32(self.plan.quantizers.len()));
             self.plan.quantizers.push(index);
         }

@@ -1,0 +1,27 @@
+// y = table[x - low].
+// x, table, y: codes as i32, x and y in n4 groups of four, any layout. One invocation computes one group.
+// Where c is not 0 the layout is channels-last with c of 4*c4 lanes in use, and the others are kept at zero.
+struct Params {
+    n4: u32,
+    c: u32,
+    c4: u32,
+    low: i32,
+    last: i32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<i32>>;
+@group(0) @binding(2) var<storage, read> table: array<i32>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<i32>>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let i = flat_index(gid, groups);
+    if i >= params.n4 {
+        return;
+    }
+    // Lanes that hold no code still read within the table.
+    let at = clamp(x[i] - vec4<i32>(params.low), vec4<i32>(0), vec4<i32>(params.last));
+    let codes = vec4<i32>(table[at.x], table[at.y], table[at.z], table[at.w]);
+    y[i] = select(vec4<i32>(0), codes, lanes_in_use(i, params.c, params.c4));
+}

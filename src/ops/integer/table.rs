@@ -1,0 +1,203 @@
+//! `Table`: codes through a table of codes, the form that functions of one number have on integers.
+//!
+//! *Shapes*: codes `[..]`, table `[codes that the type has] -> [..]`. The table begins with the entry of the least code.
+
+use super::runtime::logistic;
+use super::{read_params, write};
+use crate::graph::codes::codes_of;
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::op::check;
+use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
+use crate::graph::{Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch};
+use crate::ops::unary::CHUNK;
+use crate::quant::{QParams, Requantize, Step};
+use crate::tensor::{DType, Dim, Tensor, TensorType};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `table.wgsl`.
+    struct Params { n4: u32, c: u32, c4: u32, low: i32, last: i32 }
+}
+
+static KERNEL: Kernel =
+    crate::kernel!("table", Params, ["shared/grid.wgsl", "shared/lanes.wgsl", "table.wgsl"]);
+
+pub(in crate::ops) static DEF: OpDef = OpDef { name: "Table", onnx: &[], read, kernels: &[&KERNEL], samples };
+
+#[derive(Debug)]
+struct Table {
+    /// The function, by our name of it.
+    function: String,
+    output: QParams,
+}
+
+fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
+    let function = r.opt_str("function")?.unwrap_or_default();
+    match read_params(r, "out")? {
+        Some(output) if output.scales().len() == 1 => Ok(Arc::new(Table { function, output })),
+        _ => Err(r.unsupported("out", "other parameters", "one scale and one zero point")),
+    }
+}
+
+/// The operator, and the table that it takes as input 1.
+pub type Tabled = (Arc<dyn Op>, Tensor);
+
+/// The table of a function of codes, and the operator that takes it as input 1; `None` where the operator is no function of
+/// one number, or does not compute codes of one.
+///
+/// # Errors
+/// Parameters of several scales.
+pub fn table(op: &dyn Op, params: &CodeParams) -> Result<Option<Tabled>, OpError> {
+    let CodeOutput::Codes { params: output, .. } = &params.output else { return Ok(None) };
+    let Some(entries) = entries(op, params)? else { return Ok(None) };
+    let tensor = params.store(&[entries.len()], &entries);
+    let function = op.def().name.to_owned();
+    Ok(Some((Arc::new(Table { function, output: output.clone() }), tensor)))
+}
+
+/// Whether [`table`] gives one for an input of this type.
+pub fn has_table(op: &dyn Op, input: DType) -> bool {
+    op.exact(0.0).is_some() && input.limits().is_some() && input != DType::I32
+}
+
+/// The integer form of a function of one number.
+pub(in crate::ops) fn integer(
+    op: &dyn Op,
+    params: &CodeParams,
+    inputs: &[Tensor],
+) -> Result<Option<Tensor>, OpError> {
+    let Some(entries) = entries(op, params)? else { return Ok(None) };
+    let low = params.input(0)?.codes().0;
+    let codes: Vec<i32> =
+        codes_of(inputs, 0)?.into_iter().map(|q| entries[q.abs_diff(low) as usize]).collect();
+    Ok(Some(params.store(inputs[0].shape(), &codes)))
+}
+
+/// Codes of `f` of each code of the input, from the least on.
+fn entries(op: &dyn Op, params: &CodeParams) -> Result<Option<Vec<i32>>, OpError> {
+    let (x, y) = (params.input(0)?, params.output()?);
+    let dtype = params.inputs.first().and_then(Option::as_ref).map(QParams::dtype);
+    let Some((low, high)) = dtype.filter(|d| has_table(op, *d)).and_then(DType::limits) else {
+        return Ok(None);
+    };
+    let in_f32 = params.arithmetic.requantize == Requantize::Float;
+    let one = |q: i32| match in_f32.then(|| in_f32s(op, x.dequantize(q))).flatten() {
+        Some(number) => quotient(&y, number),
+        None => {
+            #[allow(clippy::cast_precision_loss, reason = "codes of 16 bits")]
+            let number = x.steps(q) as f64 * f64::from(x.scale());
+            y.quantize_exact(op.exact(number).unwrap_or(f64::NAN))
+        }
+    };
+    Ok(Some((low..=high).map(one).collect()))
+}
+
+/// Functions that ONNX Runtime has on codes, as it computes them.
+fn in_f32s(op: &dyn Op, x: f32) -> Option<f32> {
+    match op.def().name {
+        "Sigmoid" => Some(logistic(x)),
+        "Identity" => Some(x),
+        "LeakyRelu" => {
+            #[allow(clippy::cast_possible_truncation, reason = "alpha is an f32, and f64 holds its product")]
+            let y = op.exact(f64::from(x))? as f32;
+            Some(y)
+        }
+        _ => None,
+    }
+}
+
+/// The code of a number, the quotient formed in f32.
+#[allow(clippy::cast_possible_truncation, reason = "clamped by `place`")]
+fn quotient(y: &Step, number: f32) -> i32 {
+    y.place((number / y.scale()).round_ties_even() as i64)
+}
+
+impl Op for Table {
+    fn def(&self) -> &'static OpDef {
+        &DEF
+    }
+
+    fn attrs(&self) -> Attrs {
+        write(Attrs::new().str("function", &self.function), "out", &self.output)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check::arity(inputs, 2, 2, "2")?;
+        let x = &inputs[0];
+        let Some((low, high)) = x.dtype.limits().filter(|_| x.dtype != DType::I32) else {
+            let expected = "i4, i8, i16, u4, u8 or u16";
+            return Err(OpError::DType { input: 0, expected, got: x.dtype });
+        };
+        check::dtype(inputs, 1, self.output.dtype(), self.output.dtype().name())?;
+        let entries = high.abs_diff(low) as usize + 1;
+        if inputs[1].shape != [Dim::Fixed(entries)] {
+            return Err(OpError::shape(1, format!("[{entries}]"), &inputs[1]));
+        }
+        Ok(vec![TensorType { dtype: self.output.dtype(), shape: x.shape.clone() }])
+    }
+
+    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let (low, _) = inputs[0].dtype().limits().unwrap_or((0, 0));
+        let (mut codes, table) = (codes_of(inputs, 0)?, codes_of(inputs, 1)?);
+        codes.par_chunks_mut(CHUNK).for_each(|c| {
+            c.iter_mut().for_each(|q| *q = table[q.abs_diff(low) as usize]);
+        });
+        let y = Tensor::from_codes(self.output.dtype(), inputs[0].shape(), &codes);
+        Ok(vec![y.expect("entries are codes")])
+    }
+
+    /// The table has no channels, so that `Any` would not do: pictures as convolutions have them, all else linear.
+    fn layouts(&self, inputs: &[TensorType]) -> Layouts {
+        let last = inputs[0].rank() >= 4;
+        let x = if last { Layout::ChannelsLast } else { Layout::Linear };
+        Layouts::Exact { inputs: vec![x, Layout::Linear], outputs: vec![x] }
+    }
+
+    fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
+        let x = &io.inputs[0];
+        if x.is_empty() {
+            return Ok(Lowering::run([]));
+        }
+        let n4 = x.place().len().div_ceil(4);
+        let c = if x.layout == Layout::ChannelsLast { x.shape[1] } else { 0 };
+        let (low, high) = x.dtype.limits().unwrap_or((0, 0));
+        let params = Params { n4: u32(n4), c: u32(c), c4: u32(c.div_ceil(4)), low, last: high - low };
+        let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
+        Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n4))]))
+    }
+
+    fn codes(&self) -> Option<CodeOutput> {
+        Some(CodeOutput::codes(self.output.clone()))
+    }
+}
+
+fn samples(rng: &mut Rng) -> Vec<Sample> {
+    let (c, w) = (rng.int(1, 9), rng.int(1, 30));
+    let mut out = Vec::new();
+    for (from, to) in [
+        (DType::I4, DType::I8),
+        (DType::U4, DType::U16),
+        (DType::I8, DType::U8),
+        (DType::U8, DType::I8),
+        (DType::I16, DType::I16),
+        (DType::U16, DType::U4),
+    ] {
+        let limits = |d: DType| d.limits().expect("codes");
+        let draw = |rng: &mut Rng, dtype: DType, shape: &[usize]| {
+            let (low, high) = limits(dtype);
+            let codes: Vec<i32> = (0..shape.iter().product::<usize>()).map(|_| rng.code(low, high)).collect();
+            Tensor::from_codes(dtype, shape, &codes).expect("within the type")
+        };
+        for shape in [vec![7, c, 3, w], vec![2, c, w], vec![w], vec![], vec![0, 3]] {
+            let (low, high) = limits(from);
+            let table = draw(rng, to, &[high.abs_diff(low) as usize + 1]);
+            let table = SampleInput::of([table.len()], Fill::Exact(table)).constant();
+            let x = SampleInput::of(shape.clone(), Fill::Exact(draw(rng, from, &shape)));
+            let output = QParams::per_tensor(to, rng.float(0.01, 1.0), limits(to).0).expect("legal");
+            let attrs = write(Attrs::new().str("function", "Tanh"), "out", &output);
+            out.push(Sample::new(attrs, [x, table]));
+        }
+    }
+    out
+}
