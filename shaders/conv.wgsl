@@ -1,15 +1,16 @@
 // y[n, o, p] = sum over (kd, kh, kw, c) of x[n, c, p * stride + k * dilation - pad] * w[o, c, k], + b[o].
-// x: f32 [n, id, ih, iw, 4 * c4]. w: f32 [kd, kh, kw, 4 * cg4, 4 * o4]. b: f32 [4 * o4], read where bias is 1.
-// y: f32 [n, od, oh, ow, 4 * o4]. One invocation computes 8 consecutive output pixels in 16 consecutive channels, each
+// x: [n, id, ih, iw, 4 * c4]. w: [kd, kh, kw, 4 * cg4, 4 * o4]. b: [4 * o4], read where bias is 1.
+// y: [n, od, oh, ow, 4 * o4]. One invocation computes 8 consecutive output pixels in 16 consecutive channels, each
 // element as one sum in the order kd, kh, kw, c.
+// Elements are those of shared/window_f32.wgsl or shared/window_codes.wgsl.
 // The caller guarantees that there is one group, or that groups have multiples of 4 input and 16 output channels.
 
 // 16 channels of one pixel.
 struct Sums {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
+    a: V,
+    b: V,
+    c: V,
+    d: V,
 }
 
 // The weights of one input channel for 16 output channels.
@@ -19,12 +20,12 @@ fn row(i: u32, q: vec4<u32>) -> Row {
     return Row(w[i + q.x], w[i + q.y], w[i + q.z], w[i + q.w]);
 }
 
-fn add(s: Sums, v: vec4<f32>, w0: Row, w1: Row, w2: Row, w3: Row) -> Sums {
+fn add(s: Sums, v: V, w0: Row, w1: Row, w2: Row, w3: Row) -> Sums {
     return Sums(
-        fma(v.wwww, w3.a, fma(v.zzzz, w2.a, fma(v.yyyy, w1.a, fma(v.xxxx, w0.a, s.a)))),
-        fma(v.wwww, w3.b, fma(v.zzzz, w2.b, fma(v.yyyy, w1.b, fma(v.xxxx, w0.b, s.b)))),
-        fma(v.wwww, w3.c, fma(v.zzzz, w2.c, fma(v.yyyy, w1.c, fma(v.xxxx, w0.c, s.c)))),
-        fma(v.wwww, w3.d, fma(v.zzzz, w2.d, fma(v.yyyy, w1.d, fma(v.xxxx, w0.d, s.d)))),
+        mul_add(v.wwww, w3.a, mul_add(v.zzzz, w2.a, mul_add(v.yyyy, w1.a, mul_add(v.xxxx, w0.a, s.a)))),
+        mul_add(v.wwww, w3.b, mul_add(v.zzzz, w2.b, mul_add(v.yyyy, w1.b, mul_add(v.xxxx, w0.b, s.b)))),
+        mul_add(v.wwww, w3.c, mul_add(v.zzzz, w2.c, mul_add(v.yyyy, w1.c, mul_add(v.xxxx, w0.c, s.c)))),
+        mul_add(v.wwww, w3.d, mul_add(v.zzzz, w2.d, mul_add(v.yyyy, w1.d, mul_add(v.xxxx, w0.d, s.d)))),
     );
 }
 

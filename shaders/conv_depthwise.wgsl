@@ -1,7 +1,7 @@
 // y[n, c, p] = sum over (kd, kh, kw) of x[n, c, p * stride + k * dilation - pad] * w[c, k], + b[c].
-// x: f32 [n, id, ih, iw, 4 * c4]. w: f32 [kd, kh, kw, 4 * c4]. b: f32 [4 * c4], read where bias is 1.
-// y: f32 [n, od, oh, ow, 4 * c4]. One invocation computes 4 consecutive output pixels in 4 channels, each element as
-// one sum in the order kd, kh, kw.
+// x: [n, id, ih, iw, 4 * c4]. w: [kd, kh, kw, 4 * c4]. b: [4 * c4], read where bias is 1.
+// y: [n, od, oh, ow, 4 * c4]. One invocation computes 4 consecutive output pixels in 4 channels, each element as
+// one sum in the order kd, kh, kw. Elements are those of shared/window_f32.wgsl or shared/window_codes.wgsl.
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -15,18 +15,18 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let o1 = origin(p + 1u);
     let o2 = origin(p + 2u);
     let o3 = origin(p + 3u);
-    var s0 = vec4<f32>(0.0);
-    var s1 = vec4<f32>(0.0);
-    var s2 = vec4<f32>(0.0);
-    var s3 = vec4<f32>(0.0);
+    var s0 = Sum();
+    var s1 = Sum();
+    var s2 = Sum();
+    var s3 = Sum();
     let taps = params.kernel.x * params.kernel.y * params.kernel.z;
     for (var t = 0u; t < taps; t++) {
         let k = tap_offset(t);
         let weight = w[t * params.output.w + q];
-        s0 = fma(load(place(o0, k), q), weight, s0);
-        s1 = fma(load(place(o1, k), q), weight, s1);
-        s2 = fma(load(place(o2, k), q), weight, s2);
-        s3 = fma(load(place(o3, k), q), weight, s3);
+        s0 = mul_add(load(place(o0, k), q), weight, s0);
+        s1 = mul_add(load(place(o1, k), q), weight, s1);
+        s2 = mul_add(load(place(o2, k), q), weight, s2);
+        s3 = mul_add(load(place(o3, k), q), weight, s3);
     }
     let bias = bias_of(q);
     store(p, q, s0, bias);

@@ -3,10 +3,6 @@
 // y: f32 [n, od, oh, ow, 4 * o4]. One invocation computes one output pixel in 4 channels, which may belong to
 // several groups, each element as one sum in the order kd, kh, kw, c.
 
-fn lane(p: Place, channel: u32) -> f32 {
-    return select(0.0, x[p.i + channel / 4u][channel % 4u], p.inside);
-}
-
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = flat_index(gid, groups);

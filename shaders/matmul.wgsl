@@ -3,19 +3,15 @@
 // One invocation computes 8 rows and 16 columns, each element as one sum in the order of k.
 
 struct Sums {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
+    a: V,
+    b: V,
+    c: V,
+    d: V,
 }
 
-fn b4(base: u32, col: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(b[base + col.x], b[base + col.y], b[base + col.z], b[base + col.w]);
-}
-
-fn add(s: Sums, v: f32, w: Sums) -> Sums {
-    let v4 = vec4<f32>(v);
-    return Sums(fma(v4, w.a, s.a), fma(v4, w.b, s.b), fma(v4, w.c, s.c), fma(v4, w.d, s.d));
+fn add(s: Sums, v: E, w: Sums) -> Sums {
+    let v4 = V(v);
+    return Sums(mul_add(v4, w.a, s.a), mul_add(v4, w.b, s.b), mul_add(v4, w.c, s.c), mul_add(v4, w.d, s.d));
 }
 
 fn finish(z: u32, i: u32, j: u32, s: Sums) {
@@ -56,16 +52,16 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     var s7 = Sums();
     for (var k = 0u; k < params.k; k++) {
         let at = start.y + k * params.b_row;
-        let w = Sums(b4(at, c0), b4(at, c1), b4(at, c2), b4(at, c3));
+        let w = Sums(b_at(at + c0), b_at(at + c1), b_at(at + c2), b_at(at + c3));
         let ak = k * params.a_col;
-        s0 = add(s0, a[r0.x + ak], w);
-        s1 = add(s1, a[r0.y + ak], w);
-        s2 = add(s2, a[r0.z + ak], w);
-        s3 = add(s3, a[r0.w + ak], w);
-        s4 = add(s4, a[r1.x + ak], w);
-        s5 = add(s5, a[r1.y + ak], w);
-        s6 = add(s6, a[r1.z + ak], w);
-        s7 = add(s7, a[r1.w + ak], w);
+        s0 = add(s0, a_at(r0.x + ak), w);
+        s1 = add(s1, a_at(r0.y + ak), w);
+        s2 = add(s2, a_at(r0.z + ak), w);
+        s3 = add(s3, a_at(r0.w + ak), w);
+        s4 = add(s4, a_at(r1.x + ak), w);
+        s5 = add(s5, a_at(r1.y + ak), w);
+        s6 = add(s6, a_at(r1.z + ak), w);
+        s7 = add(s7, a_at(r1.w + ak), w);
     }
     // The rows pass through s0, so that there is one copy of what follows a sum: drivers compile each.
     for (var r = 0u; r < 8u; r++) {

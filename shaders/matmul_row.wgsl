@@ -16,10 +16,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let row = start.x + i * params.a_row;
     // Columns beyond the end are computed from the last one and not stored.
     let col = start.y + min(j + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u)) * params.b_col;
-    var s = vec4<f32>(0.0);
+    var s = Sum();
     for (var k = 0u; k < params.k; k++) {
-        let at = col + k * params.b_row;
-        s = fma(vec4<f32>(a[row + k * params.a_col]), vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]), s);
+        s = mul_add(V(a_at(row + k * params.a_col)), b_at(col + k * params.b_row), s);
     }
     store4(z, i, j, s);
 }

@@ -7,15 +7,21 @@ use samebit::exec::parity::{Tolerance, compare};
 use samebit::exec::{CpuExecutor, Engine, ExecError, GpuExecutor, Trace};
 use samebit::gpu::{Device, Gpu};
 use samebit::graph::attrs::Input;
-use samebit::graph::lower::{Io, Kernel, Lowering};
+use samebit::graph::lower::{Io, Kernel, Layouts, Lowering};
 use samebit::graph::sample::{Fill, Rng, Sample, SampleInput};
-use samebit::graph::{Attrs, Graph, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source, Stage, ValueId};
+use samebit::graph::{
+    AttrValue, Attrs, CodeParams, Graph, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source, Stage,
+    ValueId,
+};
 use samebit::ops::{OPS, by_name};
 use samebit::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 use support::{gpu, trial};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
+
+/// Operators whose integer form has no kernel yet.
+const CODES_ON_THE_CPU: [&str; 3] = ["Softmax", "LayerNormalization", "Div"];
 
 fn main() {
     let absent = gpu().is_none();
@@ -28,6 +34,7 @@ fn main() {
             false,
             neither_batch_nor_threads_change_a_bit_on_the_cpu,
         ),
+        trial("codes_of_every_type_move_on_the_device", absent, codes_of_every_type_move_on_the_device),
         trial("a_changed_constant_in_a_kernel_is_found", absent, a_changed_constant_in_a_kernel_is_found),
         trial(
             "both_executors_agree_on_random_graphs_with_and_without_taps",
@@ -126,6 +133,10 @@ impl Problem {
         let empty = want.values.values().all(Tensor::is_empty);
         // A kernel is promised by the list in the definition.
         if !self.def.kernels.is_empty() && !empty {
+            let on_codes = self.graph.nodes()[0].op.integer_of();
+            if on_codes.is_some_and(|(op, _)| CODES_ON_THE_CPU.contains(&op.def().name)) {
+                return wrong;
+            }
             if let Some((label, reason)) = got.cpu_ops.first() {
                 wrong.push(format!("{}: {label} ran on the CPU: {reason}", self.name));
             } else if got.dispatches == 0 {
@@ -281,54 +292,185 @@ fn neither_batch_nor_threads_change_a_bit_on_the_cpu() {
     report(&wrong);
 }
 
-/// An operator whose kernels have a constant changed.
+/// An operator whose kernels have a text changed, where they contain it.
 #[derive(Debug)]
-struct Spoiled(Arc<dyn Op>);
+struct Spoiled {
+    op: Arc<dyn Op>,
+    from: &'static str,
+    to: &'static str,
+}
+
+impl Spoiled {
+    fn kernel(&self, kernel: &Kernel) -> &'static Kernel {
+        let leak =
+            |text: &str| -> &'static str { Box::leak(text.replace(self.from, self.to).into_boxed_str()) };
+        let sources: Vec<_> = kernel.sources.iter().map(|(f, t)| (*f, leak(t))).collect();
+        let sources: &'static [(&'static str, &'static str)] = Box::leak(sources.into_boxed_slice());
+        Box::leak(Box::new(Kernel { name: kernel.name, sources, params: kernel.params }))
+    }
+}
 
 impl Op for Spoiled {
     fn def(&self) -> &'static OpDef {
-        self.0.def()
+        self.op.def()
     }
 
     fn attrs(&self) -> Attrs {
-        self.0.attrs()
+        self.op.attrs()
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        self.0.infer(inputs)
+        self.op.infer(inputs)
     }
 
     fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
-        self.0.eval(cx, inputs)
+        self.op.eval(cx, inputs)
+    }
+
+    fn layouts(&self, inputs: &[TensorType]) -> Layouts {
+        self.op.layouts(inputs)
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
-        let mut lowering = self.0.lower(io)?;
+        let mut lowering = self.op.lower(io)?;
         if let Lowering::Run { dispatches, .. } = &mut lowering {
             for d in dispatches {
-                let leak = |text: &str| -> &'static str {
-                    let changed = text.replace("x < X()", "x < X(0.125)");
-                    Box::leak(changed.into_boxed_str())
-                };
-                let sources: Vec<_> = d.kernel.sources.iter().map(|(f, t)| (*f, leak(t))).collect();
-                assert!(sources.iter().zip(d.kernel.sources).any(|(a, b)| a.1 != b.1), "nothing to spoil");
-                let sources: &'static [(&'static str, &'static str)] = Box::leak(sources.into_boxed_slice());
-                let kernel = Kernel { name: d.kernel.name, sources, params: d.kernel.params };
-                d.kernel = Box::leak(Box::new(kernel));
+                if d.kernel.sources.iter().any(|(_, text)| text.contains(self.from)) {
+                    d.kernel = self.kernel(d.kernel);
+                }
             }
         }
         Ok(lowering)
     }
+
+    fn integer_of(&self) -> Option<(&Arc<dyn Op>, &CodeParams)> {
+        self.op.integer_of()
+    }
 }
+
+/// Problems of an operator, or of its integer form, that a changed text in their kernels makes wrong, looked for until
+/// there are so many.
+fn found(gpu: &Arc<Gpu>, def: &'static OpDef, of: &str, (from, to): Fault, enough: usize) -> usize {
+    let problems = samples(def).into_iter().filter(|(seed, sample)| {
+        let spoil = |op| Arc::new(Spoiled { op, from, to }) as Arc<dyn Op>;
+        let p = Problem::new(def, sample, *seed, &spoil).expect("a sample is valid");
+        let op = &p.graph.nodes()[0].op;
+        op.integer_of().map_or(op.def().name, |(op, _)| op.def().name) == of && !p.check(gpu).is_empty()
+    });
+    problems.take(enough).count()
+}
+
+/// A text, and what it is changed to.
+type Fault = (&'static str, &'static str);
+
+/// Of kernels on codes, and an operator whose problems must tell: rounding, carries, saturation, zero points, each mode.
+const FAULTS: &[(&str, Fault)] = &[
+    ("Conv", ("tie = (down & one) == one;", "tie = (down & one) != one;")),
+    ("Conv", ("tie = !x.negative;", "tie = x.negative;")),
+    ("Identity", ("(x.a >> (vec4<u32>(31u) - left))) != none)", "none) != none)")),
+    ("MatMul", ("q.high + ones(b < p.high)", "q.high")),
+    ("Add", ("let to_c = ones(pb < to_b) | ones(b < pb);", "let to_c = p.a & vec4<u32>(0u);")),
+    ("Conv", ("vec4<i32>(31), HALF_UP", "vec4<i32>(31), HALF_EVEN")),
+    ("Conv", ("vec4<i32>(max(field, vec4<u32>(1u))) - 150)", "vec4<i32>(max(field, vec4<u32>(1u))) - 149)")),
+    (
+        "MatMul",
+        (
+            "max(bit_length(x), vec4<u32>(24u)) - vec4<u32>(24u)",
+            "max(bit_length(x), vec4<u32>(23u)) - vec4<u32>(23u)",
+        ),
+    ),
+    ("AveragePool", ("ROUNDING, rest != vec4<u32>(0u));", "ROUNDING, vec4<bool>());")),
+    ("Conv", ("wide(addend - params.finish.addend_zero)", "wide(addend)")),
+    ("Gemm", ("addend_zero), f.other)", "addend_zero), f.m)")),
+    ("Conv", ("x[p.i + c] - params.finish.x_zero", "x[p.i + c]")),
+    ("Gemm", ("s.high + v.high + ones(low < v.low)", "s.high + v.high")),
+    ("MatMul", ("if SATURATE == 1u", "if SATURATE == 2u")),
+    ("Conv", ("v = x[i] - zero[index];", "v = x[i];")),
+    ("AveragePool", ("counted, vec4<i32>()", "1u, vec4<i32>()")),
+    ("Sub", ("- params.b_zero) * params.sign", "- params.b_zero)")),
+    ("Add", ("x.a >> vec4<u32>(12u)", "x.a >> vec4<u32>(31u)")),
+    ("Add", ("fused(q, of_q.m, float(of_sum.m))", "float(of_sum.m)")),
+    ("AveragePool", ("q |= ones(rest", "q &= ones(rest")),
+    ("Mul", ("(p ^ q) < vec4<i32>(0)", "p < vec4<i32>(0)")),
+    ("ReduceMean", ("select(0u, 1u, low < v.x)", "0u")),
+];
 
 fn a_changed_constant_in_a_kernel_is_found() {
     let Some(gpu) = gpu() else { return };
-    let def = by_name("Relu").expect("Relu is in the list");
-    let found = samples(def).into_iter().filter(|(seed, sample)| {
-        let p = Problem::new(def, sample, *seed, &|op| Arc::new(Spoiled(op))).expect("a sample is valid");
-        !p.check(&gpu).is_empty()
-    });
-    assert!(found.count() >= 4, "the walk does not see a wrong kernel");
+    let relu = by_name("Relu").expect("in the list");
+    let seen = found(&gpu, relu, "Relu", ("x < X()", "x < X(0.125)"), 4);
+    assert_eq!(seen, 4, "the walk does not see a wrong kernel");
+    let def = by_name("Integer").expect("in the list");
+    let texts: Vec<&str> = def.kernels.iter().flat_map(|k| k.sources.iter().map(|(_, text)| *text)).collect();
+    let mut missed = Vec::new();
+    for (of, fault) in FAULTS {
+        assert!(texts.iter().any(|text| text.contains(fault.0)), "{:?} is in no kernel", fault.0);
+        if found(&gpu, def, of, *fault, 1) == 0 {
+            missed.push(format!("{of}: {}", fault.0));
+        }
+    }
+    report(&missed);
+}
+
+/// Operators through which codes pass, or that copy them.
+const MOVERS: [&str; 14] = [
+    "Concat",
+    "DepthToSpace",
+    "Expand",
+    "Gather",
+    "GlobalMaxPool",
+    "Identity",
+    "MaxPool",
+    "Pad",
+    "ReduceMax",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Split",
+    "Transpose",
+];
+
+/// The same problem with codes in place of numbers; `None` where the operator takes none, or its sample has none.
+fn with_codes(def: &'static OpDef, sample: &Sample, dtype: DType, rng: &mut Rng) -> Option<Sample> {
+    let (low, high) = dtype.limits().expect("codes");
+    let mut s = sample.clone();
+    let mut any = false;
+    for input in s.inputs.iter_mut().filter(|i| i.dtype() == DType::F32) {
+        let n = input.shape.iter().product();
+        let codes: Vec<i32> = (0..n).map(|_| rng.code(low, high)).collect();
+        let codes = Tensor::from_codes(dtype, &input.shape, &codes).expect("within the type");
+        input.fill = Fill::Exact(codes);
+        any = true;
+    }
+    for (_, v) in s.attrs.0.iter_mut().filter(|(k, _)| k == "value" || k == "extrapolation_value") {
+        *v = AttrValue::Int(high.into());
+    }
+    let types: Vec<TensorType> =
+        s.inputs.iter().map(|i| TensorType::new(i.dtype(), i.shape.iter().copied())).collect();
+    let op = Problem::op(def, &s).ok()?;
+    (any && op.infer(&types).is_ok()).then_some(s)
+}
+
+fn codes_of_every_type_move_on_the_device() {
+    let Some(gpu) = gpu() else { return };
+    let mut rng = Rng::new(9);
+    let mut wrong = Vec::new();
+    for dtype in [DType::I4, DType::U4, DType::I8, DType::U8, DType::I16, DType::U16] {
+        for name in MOVERS {
+            let Some(def) = by_name(name) else { continue };
+            let mut ran = 0;
+            for (seed, sample) in samples(def).into_iter().filter(|(seed, _)| *seed < 2) {
+                let Some(sample) = with_codes(def, &sample, dtype, &mut rng) else { continue };
+                let p = Problem::new(def, &sample, seed, &|op| op).expect("it was read before");
+                wrong.extend(p.check(&gpu));
+                ran += 1;
+            }
+            if ran == 0 {
+                wrong.push(format!("{name} takes no {dtype}"));
+            }
+        }
+    }
+    report(&wrong);
 }
 
 /// A node of one or two inputs.

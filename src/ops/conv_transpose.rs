@@ -4,7 +4,7 @@
 //! `stride * (in - 1) + (kernel - 1) * dilation + 1 + output_padding - pads`.
 
 use super::conv::window::{AutoPad, Axis, Window, check_operands, list, spatial_axes, three};
-use super::conv::{Params, TILE, read_groups, window_params};
+use super::conv::{TILE, kernel, read_groups, window_params};
 use super::gemm_cpu::{Mat, product};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
@@ -20,36 +20,9 @@ const LONGEST: usize = 1 << 30;
 /// Floats of products that a thread keeps; they should stay in its second-level cache.
 const KEPT: usize = 160 * 1024;
 
-static DENSE: Kernel = crate::kernel!(
-    "conv_transpose",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/lanes.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/window.wgsl",
-        "shared/slide_back.wgsl",
-        "conv.wgsl"
-    ]
-);
-static GROUPED: Kernel = crate::kernel!(
-    "conv_transpose_grouped",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/lanes.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/window.wgsl",
-        "shared/slide_back.wgsl",
-        "conv_transpose_grouped.wgsl"
-    ]
-);
+static DENSE: Kernel = kernel!("conv_transpose", "shared/slide_back.wgsl", "conv.wgsl");
+static GROUPED: Kernel =
+    kernel!("conv_transpose_grouped", "shared/slide_back.wgsl", "conv_transpose_grouped.wgsl");
 
 pub(super) static DEF: OpDef =
     OpDef { name: "ConvTranspose", onnx: &["ConvTranspose"], read, kernels: &[&DENSE, &GROUPED], samples };

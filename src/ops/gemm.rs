@@ -141,6 +141,7 @@ impl Op for Gemm {
         let (a, b) = (&io.inputs[0].shape, &io.inputs[1].shape);
         Ok(self.product(a, b, shape(2)).lower())
     }
+
     fn has_integer_form(&self) -> bool {
         self.alpha == 1.0 && self.beta == 1.0
     }
@@ -148,6 +149,10 @@ impl Op for Gemm {
     fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
         let product = self.product(inputs[0].shape(), inputs[1].shape(), None);
         product.integer(params, inputs, &[product.m, product.n]).map(Some)
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        self.product(&io.inputs[0].shape, &io.inputs[1].shape, None).lower_codes(params, io).map(Some)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

@@ -2,16 +2,36 @@
 //!
 //! *Shapes*: `[..] -> [..]`.
 
+use super::broadcast::extent;
+use super::integer::device::{FinishParams, Finisher};
+use super::integer::sums::not_a_power;
 use crate::graph::codes::codes_of;
-use crate::graph::lower::{Io, Layouts, Lowering};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Sample, SampleInput};
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
-use crate::ops::integer::sums::not_a_power;
 use crate::quant::Factor;
 use crate::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
+
+crate::params! {
+    /// `Params` of `requantize.wgsl`.
+    struct Params { finish: FinishParams, n4: u32, c: u32, c4: u32 }
+}
+
+pub(super) static REQUANTIZE: Kernel = crate::kernel!(
+    "requantize",
+    Params,
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/wide.wgsl",
+        "shared/requantize.wgsl",
+        "shared/finish.wgsl",
+        "requantize.wgsl"
+    ]
+);
 
 #[derive(Debug)]
 struct Identity;
@@ -62,6 +82,12 @@ fn read(r: &mut Reader) -> Result<Arc<dyn Op>, OpError> {
     Ok(new())
 }
 
+/// From the scale of the input to that of the output.
+fn factor(params: &CodeParams) -> Result<Factor, OpError> {
+    let (x, y, a) = (params.input(0)?, params.output()?, params.arithmetic);
+    Factor::new(a.requantize, a.rounding, [x.scale(), 1.0], y.scale()).ok_or_else(not_a_power)
+}
+
 impl Op for Identity {
     fn def(&self) -> &'static OpDef {
         &DEF
@@ -90,9 +116,7 @@ impl Op for Identity {
 
     /// Codes of other parameters, and a clamp.
     fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
-        let (x, y, a) = (params.input(0)?, params.output()?, params.arithmetic);
-        let factor = Factor::new(a.requantize, a.rounding, [x.scale(), 1.0], y.scale());
-        let factor = factor.ok_or_else(not_a_power)?;
+        let (x, y, factor) = (params.input(0)?, params.output()?, factor(params)?);
         let mut codes = codes_of(inputs, 0)?;
         let of = |q: i32| y.place(factor.apply(x.steps(q)));
         let (low, high) = inputs[0].dtype().limits().unwrap_or((0, i32::MAX));
@@ -104,6 +128,18 @@ impl Op for Identity {
             codes.par_iter_mut().for_each(|q| *q = of(*q));
         }
         Ok(Some(params.store(inputs[0].shape(), &codes)))
+    }
+
+    fn integer_layouts(&self, _params: &CodeParams, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Any
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        let finisher = Finisher::of_factors(params, &[factor(params)?])?;
+        let [n4, _, c, c4] = extent(&io.outputs[0]);
+        let of = Params { finish: finisher.params, n4, c, c4 };
+        let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
+        Ok(Some(finisher.run(Dispatch::new(&REQUANTIZE, &of, bind, flat_grid(n4 as usize)))))
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

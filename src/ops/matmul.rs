@@ -174,6 +174,7 @@ impl Op for MatMul {
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         Ok(product(&io.inputs[0].shape, &io.inputs[1].shape).lower())
     }
+
     fn has_integer_form(&self) -> bool {
         true
     }
@@ -188,6 +189,10 @@ impl Op for MatMul {
         }
         let y = product(inputs[0].shape(), inputs[1].shape()).integer(params, inputs, &out)?;
         Ok(Some(y.reshaped(shape)))
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        product(&io.inputs[0].shape, &io.inputs[1].shape).lower_codes(params, io).map(Some)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

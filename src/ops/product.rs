@@ -1,17 +1,18 @@
 //! Batches of matrix products with strides: what `MatMul` and `Gemm` compute.
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
+use super::integer::device::{FinishParams, Finisher, fits_32, products};
 use super::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32, is_narrow, steps_of};
 use super::integer::{bytes, dense};
 use crate::graph::epilogue::EpilogueParams;
-use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::{CodeParams, OpError, Scratch};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
 crate::params! {
     /// `Params` of `shared/product.wgsl`.
-    pub(super) struct Params {
+    struct Params {
         epilogue: EpilogueParams,
         batch: [u32; 4],
         a_batch: [u32; 4],
@@ -32,6 +33,27 @@ crate::params! {
     }
 }
 
+crate::params! {
+    /// `Params` of `shared/product_codes.wgsl`.
+    struct CodeProduct {
+        finish: FinishParams,
+        batch: [u32; 4],
+        a_batch: [u32; 4],
+        b_batch: [u32; 4],
+        m: u32,
+        k: u32,
+        n: u32,
+        batches: u32,
+        a_row: u32,
+        a_col: u32,
+        b_row: u32,
+        b_col: u32,
+        c_row: u32,
+        c_col: u32,
+        has_c: u32,
+    }
+}
+
 /// Rows and columns of one invocation of `matmul.wgsl`, columns of one of `matmul_row.wgsl`.
 const TILE: (usize, usize) = (8, 16);
 const ROW_COLUMNS: usize = 4;
@@ -42,32 +64,52 @@ const FEW_ROWS: usize = 3;
 /// Columns of one product on the CPU: the width of a panel.
 const COLUMNS: usize = 1024;
 
-static TILED: Kernel = crate::kernel!(
-    "matmul",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/product.wgsl",
-        "matmul.wgsl"
-    ]
-);
-static BY_ROW: Kernel = crate::kernel!(
-    "matmul_row",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/product.wgsl",
-        "matmul_row.wgsl"
-    ]
-);
+macro_rules! kernel {
+    ($name:literal, $main:literal) => {
+        crate::kernel!(
+            $name,
+            Params,
+            [
+                "shared/grid.wgsl",
+                "shared/bits.wgsl",
+                "shared/quantize.wgsl",
+                "shared/nan_count.wgsl",
+                "shared/epilogue.wgsl",
+                "shared/sums_f32.wgsl",
+                "shared/product.wgsl",
+                "shared/product_f32.wgsl",
+                $main
+            ]
+        )
+    };
+}
+
+macro_rules! code_kernel {
+    ($name:literal, $sums:literal, $main:literal) => {
+        crate::kernel!(
+            $name,
+            CodeProduct,
+            [
+                "shared/grid.wgsl",
+                "shared/wide.wgsl",
+                "shared/requantize.wgsl",
+                "shared/finish.wgsl",
+                $sums,
+                "shared/product.wgsl",
+                "shared/product_codes.wgsl",
+                $main
+            ]
+        )
+    };
+}
+
+static TILED: Kernel = kernel!("matmul", "matmul.wgsl");
+static BY_ROW: Kernel = kernel!("matmul_row", "matmul_row.wgsl");
+pub(super) static CODES_TILED: Kernel = code_kernel!("matmul_codes", "shared/sums_i32.wgsl", "matmul.wgsl");
+pub(super) static CODES_BY_ROW: Kernel =
+    code_kernel!("matmul_codes_row", "shared/sums_i32.wgsl", "matmul_row.wgsl");
+pub(super) static CODES_WIDE: Kernel =
+    code_kernel!("matmul_codes_wide", "shared/sums_i64.wgsl", "matmul_row.wgsl");
 
 /// What [`Product::lower`] may name.
 pub(super) static KERNELS: &[&Kernel] = &[&TILED, &BY_ROW];
@@ -253,5 +295,40 @@ impl Product {
         let c = Operand::Input(if self.c.is_some() { 2 } else { 1 });
         let bind = [Operand::Input(0), Operand::Input(1), c, Operand::Output(0)];
         Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(batches * invocations))])
+    }
+    /// The dispatches of [`Product::integer`]. A bias has one element, or one a column.
+    pub fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
+        let (kernel, invocations) = if !fits_32(params) {
+            (&CODES_WIDE, self.m * self.n.div_ceil(ROW_COLUMNS))
+        } else if self.m <= FEW_ROWS {
+            (&CODES_BY_ROW, self.m * self.n.div_ceil(ROW_COLUMNS))
+        } else {
+            (&CODES_TILED, self.m.div_ceil(TILE.0) * self.n.div_ceil(TILE.1))
+        };
+        let four = |v: [usize; 4]| v.map(u32);
+        let bias = (params.inputs.len() > 2).then(|| io.inputs[2].len());
+        let of = CodeProduct {
+            finish: FinishParams::default(),
+            batch: four(self.batch),
+            a_batch: four(self.a_batch),
+            b_batch: four(self.b_batch),
+            m: u32(self.m),
+            k: u32(self.k),
+            n: u32(self.n),
+            batches: u32(self.batches()),
+            a_row: u32(self.a.0),
+            a_col: u32(self.a.1),
+            b_row: u32(self.b.0),
+            b_col: u32(self.b.1),
+            c_row: 0,
+            c_col: u32::from(bias.is_some_and(|n| n > 1)),
+            has_c: u32::from(bias.is_some()),
+        };
+        let finisher = Finisher::of_products(params)?;
+        let grid = flat_grid(self.batches() * invocations);
+        let wide = std::ptr::eq(kernel, &CODES_WIDE);
+        Ok(products(params, &io.inputs[1], finisher, wide, |finish, bind| {
+            Dispatch::new(kernel, &CodeProduct { finish, ..of }, bind, grid)
+        }))
     }
 }

@@ -5,10 +5,11 @@
 //!
 //! Float sums are taken in f64 on the CPU; integers wrap. An empty row gives the identity of its reduction.
 
+use super::integer::device::{FinishParams, Finisher};
 use super::integer::sums::not_a_power;
 use super::rows::{RowParams, Rows, sum};
 use crate::graph::codes::codes_of;
-use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand};
+use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{
@@ -23,6 +24,24 @@ crate::params! {
     /// `Params` of `reduce.wgsl`.
     struct Params { rows: RowParams, identity: u32 }
 }
+
+crate::params! {
+    /// `Params` of `mean_codes.wgsl`.
+    struct MeanParams { finish: FinishParams, rows: RowParams, c: u32, c4: u32 }
+}
+
+pub(super) static MEAN_OF_CODES: Kernel = crate::kernel!(
+    "mean_codes",
+    MeanParams,
+    [
+        "shared/rows.wgsl",
+        "shared/wide.wgsl",
+        "shared/requantize.wgsl",
+        "shared/finish.wgsl",
+        "shared/sums_i64.wgsl",
+        "mean_codes.wgsl"
+    ]
+);
 
 /// A reduction of integers.
 #[derive(Debug)]
@@ -162,10 +181,10 @@ reduce!(
     "GlobalMaxPool",
     true,
     ["reduce/f32.wgsl", "reduce/max.wgsl", "reduce.wgsl"],
-    [],
+    ["reduce/max.wgsl"],
     float::max,
     f32::NEG_INFINITY,
-    None,
+    INT_MAX,
     WIDE,
     0.0
 );
@@ -343,6 +362,17 @@ impl Reduce {
         ty.dtype == DType::F32 && (pool || same) && !empty
     }
 
+    /// The rows of `x` that give `y`; and how many channels there are, where there are rows of padding lanes, too.
+    fn device_rows(&self, x: &View, y: &View) -> Result<(Rows, usize), OpError> {
+        let mut shape = x.shape.clone();
+        let mut channels = 0;
+        if y.layout == Layout::ChannelsLast {
+            channels = shape[1];
+            shape[1] = shape[1].next_multiple_of(4);
+        }
+        Ok((Rows::new(&shape, &x.place().strides, &self.axes(shape.len())?), channels))
+    }
+
     fn eval_ints(&self, rows: &Rows, x: &[i32], form: &IntForm) -> Vec<i32> {
         let len = rows.len();
         if len == 0 {
@@ -421,6 +451,7 @@ impl Op for Reduce {
             _ => narrowed(x, shape, |v| self.eval_ints(&rows, &v, form)),
         }])
     }
+
     fn has_integer_form(&self) -> bool {
         ["ReduceMean", "GlobalAveragePool"].contains(&self.row.def.name)
     }
@@ -443,6 +474,25 @@ impl Op for Reduce {
         Ok(Some(params.store(&shape, &y)))
     }
 
+    fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        self.layouts(&[TensorType { dtype: DType::F32, shape: inputs[0].shape.clone() }])
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        if !self.has_integer_form() {
+            return Ok(None);
+        }
+        let (rows, c) = self.device_rows(&io.inputs[0], &io.outputs[0])?;
+        let mean = Mean::new(params.arithmetic.requantize, params.input(0)?.scale(), params.output()?);
+        let factor = mean.factor(rows.len()).ok_or_else(not_a_power)?;
+        let finisher = Finisher::of_factors(params, &[factor])?;
+        let of =
+            MeanParams { finish: finisher.params, rows: rows.params(), c: u32(c), c4: u32(c.div_ceil(4)) };
+        let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
+        let dispatch = rows.dispatch(&MEAN_OF_CODES, &of, bind);
+        Ok(Some(finisher.run(dispatch)))
+    }
+
     fn layouts(&self, inputs: &[TensorType]) -> Layouts {
         if !self.is_spatial(&inputs[0]) {
             return Layouts::Linear;
@@ -456,13 +506,8 @@ impl Op for Reduce {
         if y.is_empty() {
             return Ok(Lowering::run([]));
         }
-        let placed = x.place();
-        let mut shape = x.shape.clone();
-        if y.layout == Layout::ChannelsLast {
-            // Padding lanes hold zeros, and every function of the rows here gives zero for a row of zeros.
-            shape[1] = shape[1].next_multiple_of(4);
-        }
-        let rows = Rows::new(&shape, &placed.strides, &self.axes(shape.len())?);
+        // Padding lanes hold zeros, and every function of the rows here gives zero for a row of zeros.
+        let (rows, _) = self.device_rows(x, y)?;
         let (kernel, identity) = match (x.dtype, &self.row.int) {
             (DType::F32, _) | (_, None) => (self.row.def.kernels[0], self.row.identity.to_bits()),
             (dtype, Some(form)) => (self.row.def.kernels[1], narrowest(dtype, form.identity).cast_unsigned()),

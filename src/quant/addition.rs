@@ -5,6 +5,26 @@ use super::{Factor, Multiplier, Requantize, Rounding, Step};
 /// Bits by which codes are shifted before they come to a common scale.
 const LEFT: i32 = 20;
 
+/// How far operands are brought apart: 47 bits of a product and as many more leave room for a multiplier in 127. What lies
+/// further below matters only by its sign, as the other operand is a multiple of 2^30.
+const ROOM: i32 = 48;
+
+/// What the sum of two operands is made with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Addends {
+    /// `(a * by[0] + b * by[1]) / 2^shift`, rounded once.
+    Exact {
+        /// Multipliers of up to 110 bits.
+        by: [u128; 2],
+        /// How far to the right.
+        shift: i32,
+    },
+    /// The factors of both operands after a shift by 20 bits, and of their sum.
+    Doubling([Factor; 2], Factor),
+    /// Multipliers of codes in f32, and what their products are added to.
+    Float([f32; 2], f32),
+}
+
 /// Codes of `a + b` from codes of both.
 #[derive(Clone, Debug)]
 pub struct Addition {
@@ -67,6 +87,22 @@ impl Addition {
         Some(Addition { a, b, y, form })
     }
 
+    /// The same as multipliers.
+    pub fn factors(&self) -> Addends {
+        match self.form {
+            Form::Doubling { by, to_y } => Addends::Doubling(by, to_y),
+            Form::Float { by, fixed } => Addends::Float(by, fixed),
+            Form::Fixed { by: [m, n], to_y, .. } => {
+                let apart = m.shift.abs_diff(n.shift).cast_signed();
+                let coarse = |m: Multiplier| u128::from(m.m) << apart.min(ROOM);
+                let fine = |m: Multiplier| if apart > ROOM { 1 } else { u128::from(m.m) };
+                let by = if m.shift <= n.shift { [coarse(m), fine(n)] } else { [fine(m), coarse(n)] };
+                let shift = m.shift.min(n.shift) + apart.min(ROOM) + to_y.shift;
+                Addends::Exact { by: by.map(|b| b * u128::from(to_y.m)), shift }
+            }
+        }
+    }
+
     /// The code of the sum of what two codes stand for.
     #[inline]
     pub fn apply(&self, a: i32, b: i32) -> i32 {
@@ -90,8 +126,7 @@ impl Addition {
 
 /// `(p / 2^i + q / 2^j) * to_y`, rounded once.
 fn aligned(p: i128, i: i32, q: i128, j: i32, to_y: Multiplier, rounding: Rounding) -> i64 {
-    // The operand of the larger scale has the smaller shift; p and q have at most 48 bits.
-    const ROOM: i32 = 46;
+    // The operand of the larger scale has the smaller shift; p and q have at most 47 bits.
     let (coarse, fine, by, shift) = if i <= j { (p, q, j - i, i) } else { (q, p, i - j, j) };
     let aligned = if by <= ROOM {
         (coarse << by) + fine

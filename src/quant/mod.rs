@@ -13,7 +13,7 @@ mod requantize;
 mod scale;
 mod step;
 
-pub use addition::Addition;
+pub use addition::{Addends, Addition};
 pub use fixed::{Mantissa, Multiplier, Multipliers};
 pub use params::{Division, QParams, QuantError, Rounding, SCALE_MAX, SCALE_MIN};
 pub use profile::{Accumulator, Arithmetic, Profile, ProfileError};

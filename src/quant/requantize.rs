@@ -236,6 +236,11 @@ impl Adder {
         &self.output
     }
 
+    /// The two factors of each channel; one pair where all have the same.
+    pub fn pairs(&self) -> &[Multipliers] {
+        &self.pairs
+    }
+
     /// The two factors of a channel.
     pub fn pair(&self, channel: usize) -> Multipliers {
         self.pairs[if self.pairs.len() == 1 { 0 } else { channel }]

@@ -2,7 +2,7 @@
 //!
 //! *Shapes*: `[..], [..] -> [..]`, as NumPy broadcasts.
 
-mod codes;
+pub(super) mod codes;
 mod quotient;
 mod table;
 #[cfg(test)]
@@ -310,6 +310,7 @@ impl Op for Binary {
             _ => QuantRule::Float,
         }
     }
+
     fn has_integer_form(&self) -> bool {
         ["Add", "Sub", "Mul", "Div"].contains(&self.row.def.name)
     }
@@ -322,6 +323,19 @@ impl Op for Binary {
             "Div" => quotient::integer(params, inputs)?,
             _ => return Ok(None),
         }))
+    }
+
+    fn integer_layouts(&self, _params: &CodeParams, _inputs: &[TensorType]) -> Layouts {
+        Layouts::Any
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        Ok(match self.row.def.name {
+            "Add" => Some(codes::lower_sum(params, io, false)?),
+            "Sub" => Some(codes::lower_sum(params, io, true)?),
+            "Mul" => Some(codes::lower_product(params, io)?),
+            _ => None,
+        })
     }
 
     fn internals(&self, inputs: &[TensorType]) -> Result<Internals, OpError> {

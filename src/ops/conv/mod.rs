@@ -2,6 +2,7 @@
 //!
 //! *Shapes*: `[n, c, spatial..], [o, c / group, kernel..], [o]? -> [n, o, spatial..]`.
 
+pub(super) mod codes;
 mod cpu;
 mod samples;
 pub(super) mod window;
@@ -37,51 +38,34 @@ crate::params! {
 pub(super) const TILE: (usize, usize) = (8, 16);
 const DEPTHWISE_PIXELS: usize = 4;
 
-static DENSE: Kernel = crate::kernel!(
-    "conv",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/lanes.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/window.wgsl",
-        "shared/slide.wgsl",
-        "conv.wgsl"
-    ]
-);
-static GROUPED: Kernel = crate::kernel!(
-    "conv_grouped",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/lanes.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/window.wgsl",
-        "shared/slide.wgsl",
-        "conv_grouped.wgsl"
-    ]
-);
-static DEPTHWISE: Kernel = crate::kernel!(
-    "conv_depthwise",
-    Params,
-    [
-        "shared/grid.wgsl",
-        "shared/lanes.wgsl",
-        "shared/bits.wgsl",
-        "shared/quantize.wgsl",
-        "shared/nan_count.wgsl",
-        "shared/epilogue.wgsl",
-        "shared/window.wgsl",
-        "shared/slide.wgsl",
-        "conv_depthwise.wgsl"
-    ]
-);
+/// A kernel of convolutions of numbers.
+macro_rules! kernel {
+    ($name:literal, $slide:literal, $main:literal) => {
+        crate::kernel!(
+            $name,
+            $crate::ops::conv::Params,
+            [
+                "shared/grid.wgsl",
+                "shared/lanes.wgsl",
+                "shared/bits.wgsl",
+                "shared/quantize.wgsl",
+                "shared/nan_count.wgsl",
+                "shared/epilogue.wgsl",
+                "shared/sums_f32.wgsl",
+                "shared/window.wgsl",
+                "shared/window_f32.wgsl",
+                $slide,
+                $main
+            ]
+        )
+    };
+}
+
+pub(super) use kernel;
+
+static DENSE: Kernel = kernel!("conv", "shared/slide.wgsl", "conv.wgsl");
+static GROUPED: Kernel = kernel!("conv_grouped", "shared/slide.wgsl", "conv_grouped.wgsl");
+static DEPTHWISE: Kernel = kernel!("conv_depthwise", "shared/slide.wgsl", "conv_depthwise.wgsl");
 
 pub(super) static DEF: OpDef = OpDef {
     name: "Conv",
@@ -178,6 +162,7 @@ impl Op for Conv {
         let y = cpu::conv(cx, &self.window, self.groups, inputs, &out);
         Ok(vec![Tensor::from_f32(out, y)])
     }
+
     fn has_integer_form(&self) -> bool {
         true
     }
@@ -209,6 +194,14 @@ impl Op for Conv {
         let weights = if depthwise { Layout::DepthwiseWeights } else { Layout::ConvWeights };
         let all = [Layout::ChannelsLast, weights, Layout::Vector4];
         Layouts::Exact { inputs: all[..inputs.len()].to_vec(), outputs: vec![Layout::ChannelsLast] }
+    }
+
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        self.code_layouts(params, inputs)
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        self.lower_codes(params, io).map(Some)
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {

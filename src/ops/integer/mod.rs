@@ -5,6 +5,7 @@
 
 pub(super) mod bytes;
 pub(super) mod dense;
+pub(super) mod device;
 pub(super) mod qoperator;
 pub(super) mod quantize;
 pub(super) mod runtime;
@@ -12,7 +13,8 @@ mod samples;
 pub(super) mod sums;
 pub(super) mod table;
 
-use crate::graph::lower::{Io, Layouts, Lowering};
+use super::{binary, conv, identity, pool, product, reduce};
+use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::{AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch, Source};
 use crate::quant::{Accumulator, Arithmetic, Division, QParams, Requantize, Rounding};
@@ -20,7 +22,24 @@ use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
 
 pub(super) static DEF: OpDef =
-    OpDef { name: "Integer", onnx: &[], read, kernels: &[], samples: samples::samples };
+    OpDef { name: "Integer", onnx: &[], read, kernels: KERNELS, samples: samples::samples };
+
+/// What [`Op::lower_integer`] of all operators may name.
+static KERNELS: &[&Kernel] = &[
+    &device::STEPS,
+    &conv::codes::DENSE,
+    &conv::codes::GROUPED,
+    &conv::codes::DEPTHWISE,
+    &conv::codes::WIDE,
+    &product::CODES_TILED,
+    &product::CODES_BY_ROW,
+    &product::CODES_WIDE,
+    &binary::codes::ADD,
+    &binary::codes::MUL,
+    &identity::REQUANTIZE,
+    &pool::average::CODES,
+    &reduce::MEAN_OF_CODES,
+];
 
 /// An operator on codes.
 #[derive(Debug)]
@@ -250,7 +269,8 @@ impl Op for Integer {
         if io.outputs[0].is_empty() {
             return Ok(Lowering::run([]));
         }
-        let lowering = self.op.lower_integer(&self.params, io)?;
+        let lowering =
+            if device::has_kernel(&self.params) { self.op.lower_integer(&self.params, io)? } else { None };
         lowering.ok_or(OpError::NoKernel { reason: "its integer form runs on the CPU only" })
     }
 

@@ -11,6 +11,17 @@ use std::sync::Arc;
 /// Problems of one operator for each pair of types.
 const EACH: usize = 4;
 
+/// Types of the first input and, in products, of the second.
+const TYPES: [[DType; 2]; 7] = [
+    [DType::I8, DType::I8],
+    [DType::U8, DType::I8],
+    [DType::U8, DType::U8],
+    [DType::U4, DType::I4],
+    [DType::I16, DType::I8],
+    [DType::U16, DType::I8],
+    [DType::I16, DType::I16],
+];
+
 pub(super) fn samples(rng: &mut Rng) -> Vec<Sample> {
     let mut out = Vec::new();
     for def in OPS.iter().filter(|d| !std::ptr::eq(**d, &DEF)) {
@@ -26,13 +37,10 @@ pub(super) fn samples(rng: &mut Rng) -> Vec<Sample> {
                 of_op.push((op, sample, types));
             }
         }
-        for dtypes in [
-            [DType::I8, DType::I8],
-            [DType::U8, DType::I8],
-            [DType::I16, DType::I8],
-            [DType::I16, DType::I16],
-        ] {
-            for _ in 0..EACH.min(of_op.len()) {
+        for dtypes in TYPES {
+            // The widest sums are the only ones beyond 32 bits.
+            let each = if dtypes == [DType::I16; 2] { 3 * EACH } else { EACH };
+            for _ in 0..each.min(of_op.len()) {
                 let (op, sample, types) = &of_op[rng.int(0, of_op.len() - 1)];
                 out.extend(on_codes(rng, op, sample, types, dtypes));
             }
@@ -41,16 +49,28 @@ pub(super) fn samples(rng: &mut Rng) -> Vec<Sample> {
     out
 }
 
+/// Codes of all sizes with both ends among them, or the ends alone: sums of these come to their bounds.
 fn any_code(rng: &mut Rng, dtype: DType, n: usize) -> Vec<i32> {
     let (low, high) = dtype.limits().expect("codes");
-    // Both ends among them, so that sums come near their bounds.
-    (0..n).map(|i| if i < 2 { [low, high][i] } else { rng.code(low, high) }).collect()
+    match rng.int(0, 9) {
+        0 => vec![rng.pick(&[low, high]); n],
+        1 => (0..n).map(|_| rng.pick(&[low, high])).collect(),
+        _ => (0..n).map(|i| [low, high].get(i).copied().unwrap_or_else(|| rng.code(low, high))).collect(),
+    }
 }
 
+/// Root of the mean square of codes of a type, from their zero point.
+fn size(dtype: DType) -> f32 {
+    let (low, high) = dtype.limits().expect("codes");
+    high.abs_diff(low) as f32 / libm::sqrtf(12.0)
+}
+
+/// Parameters of about this scale; now and then of one far away.
 fn params(rng: &mut Rng, dtype: DType, symmetric: bool, scale: f32) -> QParams {
     let (low, high) = dtype.limits().expect("codes");
-    let zero = if symmetric { 0 } else { rng.code(low / 2, high / 2) };
-    QParams::per_tensor(dtype, scale * rng.float(0.5, 1.5), zero).expect("legal")
+    let zero = if symmetric { low.max(0) } else { rng.code(low / 2, high / 2) };
+    let far = if rng.int(0, 11) == 0 { libm::exp2f(rng.float(-40.0, 40.0)) } else { 1.0 };
+    QParams::per_tensor(dtype, scale * far * rng.float(0.5, 1.5), zero).expect("legal")
 }
 
 /// A problem on codes of a problem on numbers; `None` where the types do not suit it.
@@ -70,10 +90,12 @@ fn on_codes(
         rounding: rng.pick(&Rounding::ALL),
         accumulator: rng.pick(&[Accumulator::Exact, Accumulator::Saturating32]),
     };
-    let wide = dtypes[0] == DType::I16;
+    let wide = [DType::I16, DType::U16].contains(&dtypes[0]);
+    let mut most_bias = 0u64;
     let mut inputs = Vec::new();
     let mut of_inputs = Vec::new();
-    let shift = arithmetic.requantize == Requantize::Shift;
+    // Halves are seen with powers of two only.
+    let shift = arithmetic.requantize == Requantize::Shift || rng.int(0, 3) == 0;
     let power = |p: QParams| -> QParams {
         let scales = p.scales().iter().map(|s| libm::exp2f(libm::floorf(libm::log2f(*s)))).collect();
         let made = QParams::new(p.dtype(), p.narrow(), scales, p.zero_points().to_vec(), p.axis());
@@ -83,7 +105,8 @@ fn on_codes(
     for (i, input) in sample.inputs.iter().enumerate() {
         let n: usize = input.shape.iter().product();
         if channel_axis.is_some() && i == 2 {
-            let most = if wide { 1 << 20 } else { 1 << 12 };
+            let most = rng.pick(&[1 << 12, 1 << 20, i32::MAX - 1]);
+            most_bias = most.unsigned_abs().into();
             let channels = input.shape.iter().product::<usize>();
             if input.shape.len() != 1 && channels != 1 {
                 return None;
@@ -95,14 +118,17 @@ fn on_codes(
             continue;
         }
         let dtype = if i == 0 || channel_axis.is_none() { dtypes[0] } else { dtypes[1] };
-        let mut p = params(rng, dtype, dtype == DType::I16 || (channel_axis.is_some() && i == 1), 0.02);
+        let symmetric = if channel_axis.is_some() && i == 1 { rng.int(0, 3) > 0 } else { rng.int(0, 3) == 0 };
+        let mut p = params(rng, dtype, symmetric, 0.02);
         if let (Some(axis), 1, true) = (channel_axis, i, input.constant && rng.int(0, 1) == 1)
             && let Some(axis) = crate::graph::attrs::normalize_axis(axis, input.shape.len())
             && input.shape[axis] > 0
             && input.shape.len() > 1
         {
             let scales = (0..input.shape[axis]).map(|_| rng.float(0.01, 0.05)).collect();
-            let zeros = vec![0; input.shape[axis]];
+            let (low, high) = dtype.limits().expect("codes");
+            let zeros =
+                (0..input.shape[axis]).map(|_| if symmetric { 0 } else { rng.code(low, high) }).collect();
             p = QParams::per_channel(dtype, scales, zeros, axis).expect("legal");
         }
         if i == 1 {
@@ -118,13 +144,28 @@ fn on_codes(
         of_inputs.push(Some(power(p)));
     }
     let y = op.infer(types).ok()?.remove(0).dims()?;
-    let out_dtype = if wide { DType::I16 } else { rng.pick(&[DType::I8, DType::U8]) };
-    let spread =
-        if channel_axis.is_some() { libm::sqrtf(k as f32) * if wide { 0.5 } else { 1.0 } } else { 1.0 };
-    let out = power(params(rng, out_dtype, wide, 0.02 * spread));
+    let out_dtype =
+        if wide { rng.pick(&[DType::I16, DType::U16]) } else { rng.pick(&[DType::I8, DType::U8]) };
+    let scale = |i: usize| of_inputs.get(i).and_then(Option::as_ref).map_or(1.0, |p| p.scales()[0]);
+    let own = scale(0) * size(dtypes[0]);
+    // Of which the output's codes are about as large as codes are.
+    let real = if channel_axis.is_some() {
+        2.0 * own * scale(1) * size(dtypes[1]) * libm::sqrtf(k as f32)
+    } else if op.def().name == "Mul" {
+        2.0 * own * scale(1) * size(dtypes[0])
+    } else {
+        own.max(if types.len() > 1 { scale(1) * size(dtypes[0]) } else { 0.0 })
+    };
+    let fitting = (real / size(out_dtype)).clamp(1e-9, 1e9);
+    let symmetric = rng.int(0, 1) == 0;
+    let mut out = power(params(rng, out_dtype, symmetric, fitting));
+    if types.len() == 1 && rng.int(0, 1) == 0 {
+        // Means of equal scales have halves.
+        out = QParams::per_tensor(out_dtype, scale(0), out.zero_points()[0]).expect("legal");
+    }
     let (least, most) = out.codes();
     let output = match rng.int(0, 5) {
-        0 if channel_axis.is_some() && !wide => CodeOutput::Sums,
+        0 if channel_axis.is_some() => CodeOutput::Sums,
         1 if channel_axis.is_some() => CodeOutput::Real,
         2 => {
             let low = out.zero_points()[0].clamp(least, most);
@@ -149,13 +190,13 @@ fn on_codes(
         arithmetic,
     };
     if channel_axis.is_some() {
-        p.bound = bound(&p, &inputs, k);
-        if p.bound >= 1 << 47 || (arithmetic.requantize == Requantize::Shift && p.bound >= 1 << 31) {
+        p.bound = bound(&p, k) + most_bias;
+        if p.bound >= 1 << 47 {
             return None;
         }
         let codes = matches!(p.output, CodeOutput::Codes { .. });
-        if codes && rng.int(0, 2) == 0 && arithmetic.requantize == Requantize::Fixed {
-            let addend = params(rng, out_dtype, wide, 0.02);
+        if codes && rng.int(0, 2) == 0 {
+            let addend = params(rng, out_dtype, symmetric, fitting);
             let n = y.iter().product();
             let codes =
                 Tensor::from_codes(out_dtype, &y, &any_code(rng, out_dtype, n)).expect("within the type");
@@ -168,12 +209,12 @@ fn on_codes(
 }
 
 /// No sum is larger, whichever axis it runs over.
-fn bound(p: &CodeParams, inputs: &[SampleInput], k: usize) -> u64 {
+fn bound(p: &CodeParams, k: usize) -> u64 {
     let farthest = |p: &Option<QParams>| {
         let p = p.as_ref().expect("both are codes");
         let (low, high) = p.codes();
-        u64::from(low.abs_diff(p.zero_points()[0]).max(high.abs_diff(p.zero_points()[0])))
+        let most = p.zero_points().iter().map(|z| low.abs_diff(*z).max(high.abs_diff(*z))).max();
+        u64::from(most.unwrap_or(0))
     };
-    let bias = inputs.get(2).map_or(0, |_| 1u64 << 20);
-    (k as u64) * farthest(&p.inputs[0]) * farthest(&p.inputs[1]) + bias
+    (k as u64) * farthest(&p.inputs[0]) * farthest(&p.inputs[1])
 }

@@ -33,23 +33,64 @@ pub(in crate::ops) fn steps_of(
     Ok(codes)
 }
 
+/// How the target ends sums of products.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// Codes, by a factor of each channel.
+    Codes(Requantizer),
+    /// Codes of the sum and of a tensor that is added.
+    Added {
+        /// Factors of both, of each channel.
+        adder: Adder,
+        /// The quantizer of what is added.
+        addend: Step,
+    },
+    /// 32 bits of the sums.
+    Sums,
+    /// Numbers, by the scale of each channel.
+    Real(Vec<f32>),
+}
+
+impl Ending {
+    /// What the parameters say.
+    ///
+    /// # Errors
+    /// Parameters that the target's arithmetic cannot compute with.
+    pub(super) fn new(params: &CodeParams) -> Result<Ending, OpError> {
+        let x = params.input(0)?;
+        let scales = weight_scales(params)?;
+        let arithmetic = params.arithmetic;
+        Ok(match (&params.output, &params.addend) {
+            (CodeOutput::Sums, _) => Ending::Sums,
+            (CodeOutput::Real, _) => Ending::Real(scales.iter().map(|w| x.scale() * w).collect()),
+            (CodeOutput::Codes { .. }, Some(p)) if p.scales().len() == 1 => {
+                let (addend, y) = (p.step(0), params.output()?);
+                let adder = Adder::new(arithmetic.rounding, x.scale(), scales, params.bound, &addend, y);
+                Ending::Added { adder, addend }
+            }
+            (CodeOutput::Codes { .. }, Some(_)) => {
+                return Err(OpError::Parameters { what: "addend", index: 0 });
+            }
+            (CodeOutput::Codes { .. }, None) => {
+                let y = params.output()?;
+                let r = Requantizer::new(arithmetic.requantize, arithmetic.rounding, x.scale(), scales, y);
+                Ending::Codes(r.ok_or_else(not_a_power)?)
+            }
+        })
+    }
+}
+
 /// What becomes of sums of products: a bias is added, and the target requantizes.
 #[derive(Debug)]
 pub(in crate::ops) struct Finish {
-    kind: Kind,
+    ending: Ending,
+    /// The codes that are added, where there are some.
+    addend: Vec<i32>,
     bias: Option<Vec<i32>>,
     saturates: bool,
     channels: usize,
     /// Neighbours that share a channel.
     inner: usize,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Codes(Requantizer),
-    Added { adder: Adder, addend: Step, codes: Vec<i32> },
-    Sums,
-    Real(Vec<f32>),
 }
 
 /// The scales of weights, one or one a channel.
@@ -70,32 +111,13 @@ impl Finish {
         shape: &[usize],
         axis: usize,
     ) -> Result<Finish, OpError> {
-        let x = params.input(0)?;
-        let scales = weight_scales(params)?;
-        let arithmetic = params.arithmetic;
-        let kind = match (&params.output, &params.addend) {
-            (CodeOutput::Sums, _) => Kind::Sums,
-            (CodeOutput::Real, _) => Kind::Real(scales.iter().map(|w| x.scale() * w).collect()),
-            (CodeOutput::Codes { .. }, Some(p)) if p.scales().len() == 1 => {
-                let (addend, y) = (p.step(0), params.output()?);
-                let adder = Adder::new(arithmetic.rounding, x.scale(), scales, params.bound, &addend, y);
-                Kind::Added { adder, addend, codes: codes_of(inputs, inputs.len() - 1)? }
-            }
-            (CodeOutput::Codes { .. }, Some(_)) => {
-                return Err(OpError::Parameters { what: "addend", index: 0 });
-            }
-            (CodeOutput::Codes { .. }, None) => {
-                let y = params.output()?;
-                let r = Requantizer::new(arithmetic.requantize, arithmetic.rounding, x.scale(), scales, y);
-                Kind::Codes(r.ok_or_else(not_a_power)?)
-            }
-        };
         let products = inputs.len() - usize::from(params.addend.is_some());
         let bias = (products > 2).then(|| codes_of(inputs, 2)).transpose()?;
         Ok(Finish {
-            kind,
+            ending: Ending::new(params)?,
+            addend: if params.addend.is_some() { codes_of(inputs, inputs.len() - 1)? } else { Vec::new() },
             bias,
-            saturates: arithmetic.accumulator == Accumulator::Saturating32,
+            saturates: params.arithmetic.accumulator == Accumulator::Saturating32,
             channels: shape[axis],
             inner: shape[axis + 1..].iter().product(),
         })
@@ -147,8 +169,8 @@ impl Finish {
         let channel = place.channel;
         let bias = self.bias(channel);
         let narrow_sums = S::NARROW && !self.saturates;
-        match &self.kind {
-            Kind::Codes(r) => match r.factor(channel) {
+        match &self.ending {
+            Ending::Codes(r) => match r.factor(channel) {
                 Factor::Fixed(m, rounding) if narrow_sums && (1..=62).contains(&m.shift) => {
                     let fixed = Rounded::new(m.shift, r.output());
                     let m = m.m.cast_signed();
@@ -162,9 +184,9 @@ impl Finish {
                     each.for_each(|(o, s)| *o = narrow(y.place(factor.apply(self.total((*s).into(), bias)))));
                 }
             },
-            Kind::Added { adder, addend, codes } => {
+            Ending::Added { adder, addend } => {
                 let (pair, y) = (adder.pair(channel), adder.output());
-                let steps = |i: usize| addend.steps(codes[place.at + i * place.step]);
+                let steps = |i: usize| addend.steps(self.addend[place.at + i * place.step]);
                 if narrow_sums && (1..=61).contains(&pair.shift) {
                     let fixed = Rounded::new(pair.shift, y);
                     // Both products are below 2^61.
@@ -178,7 +200,7 @@ impl Finish {
                     *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
                 }
             }
-            Kind::Sums | Kind::Real(_) => {}
+            Ending::Sums | Ending::Real(_) => {}
         }
     }
 }
@@ -285,7 +307,7 @@ impl Element for f32 {
     #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
     #[inline(always)]
     fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
-        let Kind::Real(scales) = &finish.kind else { return };
+        let Ending::Real(scales) = &finish.ending else { return };
         let channel = place.channel;
         let (bias, scale) = (finish.bias(channel), scales[if scales.len() == 1 { 0 } else { channel }]);
         for (o, s) in out.iter_mut().zip(sums) {

@@ -5,6 +5,8 @@ use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::broadcast::extent;
+use crate::ops::integer::device::{FinishParams, Finisher, MEAN_IN_F32, four};
 use crate::ops::integer::sums::not_a_power;
 use crate::quant::{Factor, Mean, Requantize};
 use crate::tensor::{DType, Tensor, TensorType};
@@ -16,6 +18,11 @@ crate::params! {
     struct Params { window: WindowParams, n4: u32, c4: u32, padded: u32, p: u32 }
 }
 
+crate::params! {
+    /// `Params` of `average_codes.wgsl`.
+    struct MeanParams { finish: FinishParams, window: WindowParams, n4: u32, c4: u32, c: u32, padded: u32, none: u32 }
+}
+
 macro_rules! kernel {
     ($file:literal) => {
         crate::kernel!($file, Params, ["shared/grid.wgsl", "shared/pool_window.wgsl", $file, "sum_pool.wgsl"])
@@ -24,6 +31,21 @@ macro_rules! kernel {
 
 static AVERAGE_KERNEL: Kernel = kernel!("pool/average.wgsl");
 static NORM_KERNEL: Kernel = kernel!("pool/norm.wgsl");
+pub(in crate::ops) static CODES: Kernel = crate::kernel!(
+    "average_codes",
+    MeanParams,
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/pool_window.wgsl",
+        "shared/wide.wgsl",
+        "shared/requantize.wgsl",
+        "shared/finish.wgsl",
+        "shared/float.wgsl",
+        "shared/sums_i64.wgsl",
+        "average_codes.wgsl"
+    ]
+);
 
 pub(in crate::ops) static AVERAGE: OpDef = OpDef {
     name: "AveragePool",
@@ -104,6 +126,11 @@ impl SumPool {
     }
 }
 
+/// Whether means are taken in f32, and the zero point is added before they are rounded, as ONNX Runtime does.
+fn in_f32(params: &CodeParams, axes: &[Axis; 3]) -> bool {
+    params.arithmetic.requantize == Requantize::Float && !axes.iter().all(Axis::is_whole)
+}
+
 impl Op for SumPool {
     fn def(&self) -> &'static OpDef {
         match self.kind {
@@ -137,6 +164,7 @@ impl Op for SumPool {
         planes.for_each(|(y, x)| self.plane(&axes, x, y));
         Ok(vec![Tensor::from_f32(shape, y)])
     }
+
     fn has_integer_form(&self) -> bool {
         matches!(self.kind, Kind::Average { .. })
     }
@@ -149,8 +177,7 @@ impl Op for SumPool {
         let out = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let x = params.input(0)?;
         let axes = self.window.axes(shape).expect("checked by infer");
-        if params.arithmetic.requantize == Requantize::Float && !axes.iter().all(Axis::is_whole) {
-            // ONNX Runtime takes the mean in f32 and adds the zero point before it rounds.
+        if in_f32(params, &axes) {
             let y = params.output()?;
             let numbers: Vec<f32> = codes_of(inputs, 0)?.into_iter().map(|q| x.dequantize(q)).collect();
             let mut means = vec![0.0; out.iter().product()];
@@ -192,6 +219,42 @@ impl Op for SumPool {
             }
         });
         Ok(Some(params.store(&out, &y)))
+    }
+
+    fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        self.layouts(inputs)
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        let Kind::Average { padded } = self.kind else { return Ok(None) };
+        let (x, y) = (&io.inputs[0], &io.outputs[0]);
+        let axes = self.window.axes(&x.shape).ok_or_else(|| OpError::shape(0, "one that fits", &x.ty()))?;
+        let (of_x, of_y) = (params.input(0)?, params.output()?);
+        let finisher = if in_f32(params, &axes) {
+            let scales = [of_x.scale(), of_y.scale()].map(f32::to_bits);
+            Finisher::of_words(
+                params,
+                MEAN_IN_F32,
+                scales.into_iter().flat_map(|s| four([s, 0, 0])).collect(),
+            )?
+        } else {
+            let mean = Mean::new(params.arithmetic.requantize, of_x.scale(), of_y);
+            let taps = axes.iter().map(|a| a.kernel).product::<usize>();
+            let factors: Option<Vec<Factor>> = (0..=taps).map(|n| mean.factor(n)).collect();
+            Finisher::of_factors(params, &factors.ok_or_else(not_a_power)?)?
+        };
+        let [n4, _, c, c4] = extent(y);
+        let of = MeanParams {
+            finish: finisher.params,
+            window: WindowParams::new(&axes),
+            n4,
+            c4,
+            c,
+            padded: u32::from(padded),
+            none: 0,
+        };
+        let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
+        Ok(Some(finisher.run(Dispatch::new(&CODES, &of, bind, flat_grid(n4 as usize)))))
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

@@ -1,0 +1,52 @@
+// Convolutions of codes: parameters, bindings, loads and stores. Needs shared/sums_i32.wgsl or shared/sums_i64.wgsl, and
+// shared/finish.wgsl. The zero points of weights are 0. What is not there is bound all the same, and not read.
+struct Params {
+    finish: Finish,
+    input: vec4<u32>,    // id, ih, iw, c4
+    output: vec4<u32>,   // od, oh, ow, o4
+    kernel: vec4<u32>,   // kd, kh, kw, cg4
+    stride: vec4<u32>,
+    dilation: vec4<u32>,
+    pad: vec4<u32>,
+    pixels: u32,         // n * od * oh * ow
+    o: u32,
+    cg: u32,             // channels of a group: inputs, outputs
+    og: u32,
+    bias: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<i32>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<i32>>;
+@group(0) @binding(3) var<storage, read> b: array<vec4<i32>>;
+@group(0) @binding(4) var<storage, read> factors: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read> addend: array<vec4<i32>>;
+@group(0) @binding(6) var<storage, read_write> y: array<vec4<i32>>;
+
+// Padding lanes of x meet weights of 0.
+fn load(p: Place, c: u32) -> V {
+    return select(V(), x[p.i + c] - params.finish.x_zero, p.inside);
+}
+
+fn lane(p: Place, channel: u32) -> E {
+    return select(E(), x[p.i + channel / 4u][channel % 4u] - params.finish.x_zero, p.inside);
+}
+
+fn bias_of(q: u32) -> V {
+    if params.bias == 0u {
+        return V();
+    }
+    return b[q];
+}
+
+// What follows the sum.
+fn store(p: u32, q: u32, s: Sum, bias: V) {
+    if p < params.pixels && q < params.output.w {
+        let i = p * params.output.w + q;
+        var added = V();
+        if MODE == ADDED {
+            added = addend[i];
+        }
+        y[i] = select(V(), finished(whole(s, bias), q, added), lanes_in_use(i, params.o, params.output.w));
+    }
+}

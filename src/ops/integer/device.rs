@@ -1,0 +1,218 @@
+//! What kernels on codes share: the words of factors that `shared/requantize.wgsl` reads, the parameters of
+//! `shared/finish.wgsl`, and steps of weights whose zero points are not zero.
+
+use super::sums::Ending;
+use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, View, axes, flat_grid, u32};
+use crate::graph::{CodeOutput, CodeParams, OpError};
+use crate::quant::{Accumulator, Factor, QParams, Requantize, Rounding};
+use crate::tensor::DType;
+
+/// `Finish` of `shared/finish.wgsl`, a field `finish` of the `Params` of kernels on codes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in crate::ops) struct FinishParams {
+    x_zero: i32,
+    y_zero: i32,
+    addend_zero: i32,
+    low: i32,
+    high: i32,
+    step: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
+/// Numbers of `MODE` in `shared/requantize.wgsl` beside those of [`Requantize::ALL`].
+const QUOTIENT: u32 = 5;
+const ADDED: u32 = 6;
+const SUMS: u32 = 7;
+const REAL: u32 = 8;
+pub(in crate::ops) const MEAN_IN_F32: u32 = 9;
+
+/// A multiplier, a shift as the bits of an `i32`, and the multiplier of an addend.
+type Words = [u32; 3];
+
+/// The number of a mode.
+pub(in crate::ops) fn mode(mode: Requantize) -> u32 {
+    u32(Requantize::ALL.iter().position(|m| *m == mode).unwrap_or(0))
+}
+
+/// The number of a rounding.
+fn rounding(rounding: Rounding) -> u32 {
+    u32(Rounding::ALL.iter().position(|r| *r == rounding).unwrap_or(0))
+}
+
+/// A factor's mode and words.
+pub(in crate::ops) fn words(factor: Factor) -> (u32, Words) {
+    let of = |m: u32, by: i32| [m, by.cast_unsigned(), 0];
+    match factor {
+        Factor::Fixed(m, _) => (mode(Requantize::Fixed), of(m.m, m.shift)),
+        Factor::Doubling(m, false) => (mode(Requantize::DoublingAway), of(m.m, m.shift)),
+        Factor::Doubling(m, true) => (mode(Requantize::DoublingUp), of(m.m, m.shift)),
+        Factor::Float(m) => (mode(Requantize::Float), of(m.to_bits(), 0)),
+        // One rounding, like the first.
+        Factor::Shift(by, _) => (mode(Requantize::Fixed), of(1, by)),
+        Factor::Quotient(left, n, _) => {
+            // An odd divisor of at most 31 bits: others are this one and a power of two.
+            let right = n.trailing_zeros();
+            let odd = n >> right;
+            (QUOTIENT, of(u32(usize::try_from(odd).unwrap_or(0)), right.cast_signed() - left.cast_signed()))
+        }
+    }
+}
+
+/// A factor of four channels that are the same.
+pub(in crate::ops) fn four(w: Words) -> impl Iterator<Item = u32> {
+    w.into_iter().flat_map(|w| [w; 4])
+}
+
+/// What becomes of the integers that a kernel computes.
+#[derive(Debug)]
+pub(in crate::ops) struct Finisher {
+    pub params: FinishParams,
+    pub table: Vec<u32>,
+    overrides: [(&'static str, u32); 2],
+}
+
+impl Finisher {
+    fn new(params: &CodeParams, mode: u32, table: Vec<u32>, several: bool) -> Result<Finisher, OpError> {
+        let zero = |p: &QParams| p.zero_points()[0];
+        let mut p = FinishParams {
+            x_zero: params.input(0)?.zero_point(),
+            addend_zero: params.addend.as_ref().map_or(0, zero),
+            step: u32::from(several),
+            ..FinishParams::default()
+        };
+        if matches!(params.output, CodeOutput::Codes { .. }) {
+            let y = params.output()?;
+            (p.y_zero, (p.low, p.high)) = (y.zero_point(), y.codes());
+        }
+        let overrides = [("MODE", mode), ("ROUNDING", rounding(params.arithmetic.rounding))];
+        Ok(Finisher { params: p, table, overrides })
+    }
+
+    /// For sums of products: each channel with its factor.
+    pub(in crate::ops) fn of_products(params: &CodeParams) -> Result<Finisher, OpError> {
+        let (mode, words): (u32, Vec<Words>) = match Ending::new(params)? {
+            Ending::Codes(r) => {
+                let each: Vec<(u32, Words)> = r.factors().iter().map(|f| words(*f)).collect();
+                (each.first().map_or(0, |e| e.0), each.into_iter().map(|e| e.1).collect())
+            }
+            Ending::Added { adder, .. } => {
+                let word = |m: i64| u32(usize::try_from(m).unwrap_or(0));
+                let pairs = adder.pairs().iter();
+                let each = pairs.map(|p| [word(p.m[0]), p.shift.cast_unsigned(), word(p.m[1])]);
+                (ADDED, each.collect())
+            }
+            Ending::Sums => (SUMS, vec![[0; 3]]),
+            Ending::Real(scales) => (REAL, scales.iter().map(|s| [s.to_bits(), 0, 0]).collect()),
+        };
+        if let [one] = words.as_slice() {
+            return Finisher::new(params, mode, four(*one).collect(), false);
+        }
+        // Lanes beyond the last channel have its words; what they give is not kept.
+        let last = words.last().copied().unwrap_or_default();
+        let lane = |quad: &[Words], l: usize, k: usize| quad.get(l).unwrap_or(&last)[k];
+        let quad = |quad: &[Words]| -> Vec<u32> {
+            (0..3).flat_map(|k| (0..4).map(move |l| (l, k))).map(|(l, k)| lane(quad, l, k)).collect()
+        };
+        Finisher::new(params, mode, words.chunks(4).flat_map(quad).collect(), true)
+    }
+
+    /// For integers of which each is multiplied by one of several factors of one mode.
+    pub(in crate::ops) fn of_factors(params: &CodeParams, factors: &[Factor]) -> Result<Finisher, OpError> {
+        let mode = factors.first().map_or(0, |f| words(*f).0);
+        let table = factors.iter().flat_map(|f| four(words(*f).1)).collect();
+        Finisher::new(params, mode, table, factors.len() > 1)
+    }
+
+    /// For a kernel that reads words of its own.
+    pub(in crate::ops) fn of_words(
+        params: &CodeParams,
+        mode: u32,
+        table: Vec<u32>,
+    ) -> Result<Finisher, OpError> {
+        Finisher::new(params, mode, table, false)
+    }
+
+    /// A dispatch with what its kernel needs to be told.
+    pub(in crate::ops) fn told(&self, mut dispatch: Dispatch) -> Dispatch {
+        dispatch.overrides.extend(self.overrides);
+        dispatch
+    }
+
+    /// The one dispatch of a kernel, with its factors as table 0.
+    pub(in crate::ops) fn run(self, dispatch: Dispatch) -> Lowering {
+        let dispatches = vec![self.told(dispatch)];
+        Lowering::Run { dispatches, temps: Vec::new(), tables: vec![self.table] }
+    }
+}
+
+/// Whether kernels compute with codes of these parameters: steps and codes are far from the ends of 32 bits.
+pub(super) fn has_kernel(params: &CodeParams) -> bool {
+    let inputs = params.inputs.iter().flatten().chain(&params.addend).chain(params.output.params());
+    inputs.into_iter().all(|p| p.dtype() != DType::I32)
+}
+
+/// Whether 32 bits hold all sums of products.
+pub(in crate::ops) fn fits_32(params: &CodeParams) -> bool {
+    params.bound <= i32::MAX.unsigned_abs().into()
+}
+
+crate::params! {
+    /// `Params` of `steps.wgsl`.
+    pub(in crate::ops) struct StepsParams {
+        n: u32,
+        rank: u32,
+        axis: u32,
+        pad: u32,
+        dims: [u32; 8],
+        lens: [u32; 8],
+    }
+}
+
+pub(super) static STEPS: Kernel = crate::kernel!("steps", StepsParams, ["shared/grid.wgsl", "steps.wgsl"]);
+
+/// Products on codes: the dispatch of their kernel, behind one that brings weights to a zero point of 0 where they have
+/// another.
+pub(in crate::ops) fn products(
+    params: &CodeParams,
+    weights: &View,
+    finisher: Finisher,
+    wide: bool,
+    make: impl FnOnce(FinishParams, &[Operand]) -> Dispatch,
+) -> Lowering {
+    let (mut dispatches, mut temps, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+    let mut w = Operand::Input(1);
+    if let Some(p) = params.inputs.get(1).and_then(Option::as_ref)
+        && p.zero_points().iter().any(|z| *z != 0)
+    {
+        let place = weights.place();
+        let lens: Vec<usize> = place.order.iter().map(|a| weights.shape[*a]).collect();
+        let axis = p.axis().and_then(|a| place.order.iter().position(|o| *o == a));
+        let of = StepsParams {
+            n: u32(place.len()),
+            rank: u32(lens.len()),
+            axis: u32(axis.unwrap_or(lens.len())),
+            pad: 0,
+            dims: axes(&place.dims, 1),
+            lens: axes(&lens, 1),
+        };
+        w = Operand::Temp(0);
+        let bind = [Operand::Input(1), Operand::Table(1), w];
+        dispatches.push(Dispatch::new(&STEPS, &of, bind, flat_grid(place.len())));
+        temps.push(weights.size_bytes());
+        tables.push(p.zero_points().iter().map(|z| z.cast_unsigned()).collect());
+    }
+    // What is not there is not read.
+    let bias = Operand::Input(if params.inputs.len() > 2 { 2 } else { 0 });
+    let addend = Operand::Input(if params.addend.is_some() { params.inputs.len() } else { 0 });
+    let bind = [Operand::Input(0), w, bias, Operand::Table(0), addend, Operand::Output(0)];
+    let mut dispatch = finisher.told(make(finisher.params, &bind));
+    if wide {
+        let saturates = params.arithmetic.accumulator == Accumulator::Saturating32;
+        dispatch.overrides.push(("SATURATE", u32::from(saturates)));
+    }
+    dispatches.push(dispatch);
+    tables.insert(0, finisher.table);
+    Lowering::Run { dispatches, temps, tables }
+}
