@@ -227,6 +227,7 @@ impl Op for SumPool {
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
         let Kind::Average { padded } = self.kind else { return Ok(None) };
+        let params = &if padded { params.clone() } else { params.of_mean() };
         let (x, y) = (&io.inputs[0], &io.outputs[0]);
         let axes = self.window.axes(&x.shape).ok_or_else(|| OpError::shape(0, "one that fits", &x.ty()))?;
         let (of_x, of_y) = (params.input(0)?, params.output()?);
