@@ -351,7 +351,10 @@ impl Op for Spoiled {
 /// Problems of an operator, or of its integer form, that a changed text in their kernels makes wrong, looked for until
 /// there are so many.
 fn found(gpu: &Arc<Gpu>, def: &'static OpDef, of: &str, (from, to): Fault, enough: usize) -> usize {
-    let problems = samples(def).into_iter().filter(|(seed, sample)| {
+    // Faults of rare cases need more problems than the walk has; they are drawn until one tells.
+    let all = (0..8 * SEEDS.end)
+        .flat_map(|seed| (def.samples)(&mut Rng::new(seed)).into_iter().map(move |sample| (seed, sample)));
+    let problems = all.filter(|(seed, sample)| {
         let spoil = |op| Arc::new(Spoiled { op, from, to }) as Arc<dyn Op>;
         let p = Problem::new(def, sample, *seed, &spoil).expect("a sample is valid");
         let op = &p.graph.nodes()[0].op;
