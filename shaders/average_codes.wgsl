@@ -67,7 +67,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if MODE == MEAN_IN_F32 {
         code = mean_in_f32(total_f32, counted);
     } else {
-        code = finished(whole(total, V()), counted, vec4<i32>());
+        code = finished(whole(total, V()), factor_of(counted), vec4<i32>());
     }
     y[i] = select(vec4<i32>(), code, lanes_in_use(i, params.c, params.c4));
 }

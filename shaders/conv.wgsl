@@ -29,11 +29,18 @@ fn add(s: Sums, v: V, w0: Row, w1: Row, w2: Row, w3: Row) -> Sums {
     );
 }
 
-fn finish(p: u32, q: vec4<u32>, s: Sums, bias: Sums) {
-    store(p, q.x, s.a, bias.a);
-    store(p, q.y, s.b, bias.b);
-    store(p, q.z, s.c, bias.c);
-    store(p, q.w, s.d, bias.d);
+struct Tails {
+    a: Tail,
+    b: Tail,
+    c: Tail,
+    d: Tail,
+}
+
+fn finish(p: u32, q: vec4<u32>, s: Sums, tails: Tails) {
+    store(p, q.x, s.a, tails.a);
+    store(p, q.y, s.b, tails.b);
+    store(p, q.z, s.c, tails.c);
+    store(p, q.w, s.d, tails.d);
 }
 
 @compute @workgroup_size(WG)
@@ -92,10 +99,10 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
             wi += 4u * params.output.w;
         }
     }
-    let bias = Sums(bias_of(wq.x), bias_of(wq.y), bias_of(wq.z), bias_of(wq.w));
+    let tails = Tails(tail_of(wq.x), tail_of(wq.y), tail_of(wq.z), tail_of(wq.w));
     // The pixels pass through s0, so that there is one copy of what follows a sum: drivers compile each.
     for (var r = 0u; r < 8u; r++) {
-        finish(p + r, q, s0, bias);
+        finish(p + r, q, s0, tails);
         s0 = s1;
         s1 = s2;
         s2 = s3;

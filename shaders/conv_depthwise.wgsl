@@ -28,9 +28,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         s2 = mul_add(load(place(o2, k), q), weight, s2);
         s3 = mul_add(load(place(o3, k), q), weight, s3);
     }
-    let bias = bias_of(q);
-    store(p, q, s0, bias);
-    store(p + 1u, q, s1, bias);
-    store(p + 2u, q, s2, bias);
-    store(p + 3u, q, s3, bias);
+    let tail = tail_of(q);
+    store(p, q, s0, tail);
+    store(p + 1u, q, s1, tail);
+    store(p + 2u, q, s2, tail);
+    store(p + 3u, q, s3, tail);
 }

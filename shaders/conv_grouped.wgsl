@@ -24,5 +24,5 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
             sum = mul_add(v, w[(4u * t * params.kernel.w + c) * params.output.w + q], sum);
         }
     }
-    store(p, q, sum, bias_of(q));
+    store(p, q, sum, tail_of(q));
 }

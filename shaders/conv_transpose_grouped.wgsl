@@ -32,5 +32,5 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
             sum = fma(v, weight, sum);
         }
     }
-    store(p, q, sum, bias_of(q));
+    store(p, q, sum, tail_of(q));
 }

@@ -50,7 +50,7 @@ fn main(
     }
     if live && at.lane == 0u {
         let total = Sum(vec4<u32>(sum.x), vec4<u32>(sum.y));
-        let code = finished(whole(total, V()), 0u, vec4<i32>()).x;
+        let code = finished(whole(total, V()), factor(0u), vec4<i32>()).x;
         let pads = params.c != 0u && at.row % (4u * params.c4) >= params.c;
         y[at.row] = select(code, 0, pads);
     }

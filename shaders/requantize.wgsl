@@ -19,6 +19,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    let code = finished(wide(x[i] - params.finish.x_zero), 0u, vec4<i32>());
+    let code = finished(wide(x[i] - params.finish.x_zero), factor(0u), vec4<i32>());
     y[i] = select(vec4<i32>(), code, lanes_in_use(i, params.c, params.c4));
 }

@@ -8,5 +8,5 @@ fn combined(p: vec4<i32>, q: vec4<i32>) -> vec4<i32> {
         let zero = whole_float(params.finish.y_zero);
         return nearest_code(float_sum(Wide(y.significand, none, none, none, x.negative), y.exponent, zero));
     }
-    return finished(x, 0u, vec4<i32>());
+    return finished(x, factor(0u), vec4<i32>());
 }

@@ -37,12 +37,16 @@ fn real(x: Wide, scale: vec4<u32>) -> vec4<i32> {
     return bitcast<vec4<i32>>(v * bitcast<vec4<f32>>(scale));
 }
 
-// What becomes of the integers of channels 4q to 4q + 3; `addend` are codes.
-fn finished(x: Wide, q: u32, addend: vec4<i32>) -> vec4<i32> {
+// The factors of channels 4q to 4q + 3.
+fn factor_of(q: u32) -> Factor {
+    return factor(q * params.finish.step);
+}
+
+// What becomes of integers; `addend` are codes.
+fn finished(x: Wide, f: Factor, addend: vec4<i32>) -> vec4<i32> {
     if MODE == SUMS {
         return saturated(x);
     }
-    let f = factor(q * params.finish.step);
     if MODE == REAL {
         return real(x, f.m);
     }

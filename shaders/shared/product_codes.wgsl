@@ -50,5 +50,5 @@ fn store4(z: u32, i: u32, j: u32, s: Sum) {
         let at = (z * params.m + i) * params.n + column;
         added = V(addend[at.x], addend[at.y], addend[at.z], addend[at.w]);
     }
-    put(z, i, j, finished(whole(s, bias), j / 4u, added));
+    put(z, i, j, finished(whole(s, bias), factor_of(j / 4u), added));
 }

@@ -3,6 +3,8 @@
 // of what else becomes of sums. ROUNDING: numbers of quant::Rounding.
 override MODE: u32 = 0u;
 override ROUNDING: u32 = 0u;
+// Whether integers have 32 bits, and all shifts lie from 33 to 63.
+override FAR: u32 = 0u;
 
 const DOUBLING_AWAY: u32 = 1u;
 const DOUBLING_UP: u32 = 2u;
@@ -108,8 +110,28 @@ fn divided(x: Wide, f: Factor) -> vec4<u32> {
     return rounded_shift(q, max(f.by, vec4<i32>(1)), ROUNDING, rest != vec4<u32>(0u));
 }
 
+// rounded_shift of a product of a magnitude of 32 bits: all that counts lies in its high word.
+fn far_shift(x: Wide, f: Factor) -> vec4<u32> {
+    let p = product(x.a, f.m);
+    let one = vec4<u32>(1u);
+    let n = vec4<u32>(f.by - 33);
+    let low = p.high >> n;
+    let down = low >> one;
+    var tie = vec4<bool>(true);
+    if ROUNDING == HALF_EVEN {
+        tie = (down & one) == one;
+    } else if ROUNDING == HALF_UP {
+        tie = !x.negative;
+    }
+    let lost = (p.high & ((one << n) - one)) | p.low;
+    return down + ones(((low & one) == one) & ((lost != vec4<u32>(0u)) | tie));
+}
+
 // The magnitude of x times a factor, as an integer, at most MOST.
 fn scaled(x: Wide, f: Factor) -> vec4<u32> {
+    if FAR == 1u {
+        return far_shift(x, f);
+    }
     if MODE == DOUBLING_AWAY || MODE == DOUBLING_UP {
         return doubled(x, f);
     }

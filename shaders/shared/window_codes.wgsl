@@ -32,21 +32,28 @@ fn lane(p: Place, channel: u32) -> E {
     return select(E(), x[p.i + channel / 4u][channel % 4u] - params.finish.x_zero, p.inside);
 }
 
-fn bias_of(q: u32) -> V {
-    if params.bias == 0u {
-        return V();
+// What sums of four channels meet.
+struct Tail {
+    bias: V,
+    factor: Factor,
+}
+
+fn tail_of(q: u32) -> Tail {
+    var bias = V();
+    if params.bias == 1u {
+        bias = b[q];
     }
-    return b[q];
+    return Tail(bias, factor_of(q));
 }
 
 // What follows the sum.
-fn store(p: u32, q: u32, s: Sum, bias: V) {
+fn store(p: u32, q: u32, s: Sum, tail: Tail) {
     if p < params.pixels && q < params.output.w {
         let i = p * params.output.w + q;
         var added = V();
         if MODE == ADDED {
             added = addend[i];
         }
-        y[i] = select(V(), finished(whole(s, bias), q, added), lanes_in_use(i, params.o, params.output.w));
+        y[i] = select(V(), finished(whole(s, tail.bias), tail.factor, added), lanes_in_use(i, params.o, params.output.w));
     }
 }

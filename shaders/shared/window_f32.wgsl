@@ -28,7 +28,10 @@ fn lane(p: Place, channel: u32) -> E {
     return select(E(), x[p.i + channel / 4u][channel % 4u], p.inside);
 }
 
-fn bias_of(q: u32) -> vec4<f32> {
+// What sums of four channels meet: the bias.
+alias Tail = V;
+
+fn tail_of(q: u32) -> Tail {
     if params.bias == 0u {
         return vec4<f32>(0.0);
     }
@@ -36,7 +39,7 @@ fn bias_of(q: u32) -> vec4<f32> {
 }
 
 // What follows the sum.
-fn store(p: u32, q: u32, s: vec4<f32>, bias: vec4<f32>) {
+fn store(p: u32, q: u32, s: Sum, bias: Tail) {
     if p < params.pixels && q < params.output.w {
         let i = p * params.output.w + q;
         let used = lanes_in_use(i, params.o, params.output.w);

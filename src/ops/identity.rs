@@ -135,7 +135,7 @@ impl Op for Identity {
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
-        let finisher = Finisher::of_factors(params, &[factor(params)?])?;
+        let finisher = Finisher::of_factors(params, &[factor(params)?])?.of_32_bits();
         let [n4, _, c, c4] = extent(&io.outputs[0]);
         let of = Params { finish: finisher.params, n4, c, c4 };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];

@@ -145,7 +145,7 @@ fn lower(io: &Io, kernel: &'static Kernel, finisher: Finisher, taken: Taken) -> 
 /// The dispatch of [`product`].
 pub(super) fn lower_product(params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
     let [a, b] = [params.input(0)?.zero_point(), params.input(1)?.zero_point()];
-    let finisher = Finisher::of_factors(params, &[factor(params)?])?;
+    let finisher = Finisher::of_factors(params, &[factor(params)?])?.of_32_bits();
     Ok(lower(io, &MUL, finisher, [(0, a, 1), (1, b, 1)]))
 }
 

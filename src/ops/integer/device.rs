@@ -71,6 +71,8 @@ pub(in crate::ops) struct Finisher {
     pub params: FinishParams,
     pub table: Vec<u32>,
     overrides: [(&'static str, u32); 2],
+    /// Whether one rounding shift by 33 bits or more follows each product.
+    far: bool,
 }
 
 impl Finisher {
@@ -87,7 +89,7 @@ impl Finisher {
             (p.y_zero, (p.low, p.high)) = (y.zero_point(), y.codes());
         }
         let overrides = [("MODE", mode), ("ROUNDING", rounding(params.arithmetic.rounding))];
-        Ok(Finisher { params: p, table, overrides })
+        Ok(Finisher { params: p, table, overrides, far: false })
     }
 
     /// For sums of products: each channel with its factor.
@@ -134,9 +136,19 @@ impl Finisher {
         Finisher::new(params, mode, table, false)
     }
 
+    /// The same for a kernel whose integers have 32 bits.
+    pub(in crate::ops) fn of_32_bits(mut self) -> Finisher {
+        let mut shifts = self.table.chunks(12).flat_map(|f| &f[4..8]).map(|by| by.cast_signed());
+        self.far = self.overrides[0].1 == mode(Requantize::Fixed) && shifts.all(|by| (33..=63).contains(&by));
+        self
+    }
+
     /// A dispatch with what its kernel needs to be told.
     pub(in crate::ops) fn told(&self, mut dispatch: Dispatch) -> Dispatch {
         dispatch.overrides.extend(self.overrides);
+        if self.far {
+            dispatch.overrides.push(("FAR", 1));
+        }
         dispatch
     }
 
@@ -207,6 +219,7 @@ pub(in crate::ops) fn products(
     let bias = Operand::Input(if params.inputs.len() > 2 { 2 } else { 0 });
     let addend = Operand::Input(if params.addend.is_some() { params.inputs.len() } else { 0 });
     let bind = [Operand::Input(0), w, bias, Operand::Table(0), addend, Operand::Output(0)];
+    let finisher = if wide { finisher } else { finisher.of_32_bits() };
     let mut dispatch = finisher.told(make(finisher.params, &bind));
     if wide {
         let saturates = params.arithmetic.accumulator == Accumulator::Saturating32;

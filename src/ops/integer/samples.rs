@@ -101,7 +101,8 @@ fn on_codes(
         let made = QParams::new(p.dtype(), p.narrow(), scales, p.zero_points().to_vec(), p.axis());
         if shift { made.expect("legal") } else { p }
     };
-    let mut k = 1usize;
+    // One more than the products of a sum.
+    let k = sample.reduction;
     for (i, input) in sample.inputs.iter().enumerate() {
         let n: usize = input.shape.iter().product();
         if channel_axis.is_some() && i == 2 {
@@ -130,9 +131,6 @@ fn on_codes(
             let zeros =
                 (0..input.shape[axis]).map(|_| if symmetric { 0 } else { rng.code(low, high) }).collect();
             p = QParams::per_channel(dtype, scales, zeros, axis).expect("legal");
-        }
-        if i == 1 {
-            k = n.max(1);
         }
         let codes =
             Tensor::from_codes(dtype, &input.shape, &any_code(rng, dtype, n)).expect("within the type");
