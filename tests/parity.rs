@@ -374,7 +374,7 @@ const FAULTS: &[(&str, Fault)] = &[
     ("Identity", ("(x.a >> (vec4<u32>(31u) - left))) != none)", "none) != none)")),
     ("MatMul", ("q.high + ones(b < p.high)", "q.high")),
     ("Add", ("let to_c = ones(pb < to_b) | ones(b < pb);", "let to_c = p.a & vec4<u32>(0u);")),
-    ("Identity", ("vec4<i32>(31), HALF_UP", "vec4<i32>(31), HALF_EVEN")),
+    ("Conv", ("vec4<i32>(31), HALF_UP", "vec4<i32>(31), HALF_EVEN")),
     ("Conv", ("vec4<i32>(max(field, vec4<u32>(1u))) - 150)", "vec4<i32>(max(field, vec4<u32>(1u))) - 149)")),
     (
         "MatMul",
