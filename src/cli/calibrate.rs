@@ -110,7 +110,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
             return Err(Error::Usage(format!("{}: --consistency {level}: {what}", args.model.display())));
         }
         let profile = config.profile().map_err(|e| about(args, &e))?;
-        let target = Target { profile, level: config.consistency.unwrap_or(1) };
+        let target = Target { profile, level: config.level() };
         recalibration(loaded, args.observer.as_deref(), target).map_err(|e| about(args, &e))?
     };
     let device = Device::open(&args.common.device)?;

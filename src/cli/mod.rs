@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod check;
+mod compile;
 mod convert;
 mod devices;
 mod eval;
@@ -66,6 +67,8 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Turn a calibrated graph into one on codes
     Convert(convert::ConvertArgs),
+    /// Turn a graph on codes into a deployment file: small, checked, with memory and kernels chosen
+    Compile(compile::CompileArgs),
     /// Report what of a model is worth a look before and after calibration
     Check(check::CheckArgs),
     /// Statistics of every tensor of a model over a data set
@@ -137,6 +140,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Profile(a) => start(&a.common, a.files(), || profile::run(&a)),
         Command::Check(a) => start(&a.common, a.files(), || check::run(&a)),
         Command::Calibrate(a) => start(&a.common, a.files(), || calibrate::run(&a)),
+        Command::Compile(a) => start(&a.common, a.files(), || compile::run(&a)),
         Command::Convert(a) => start(&a.common, a.files(), || convert::run(&a)),
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),

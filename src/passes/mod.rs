@@ -1,5 +1,6 @@
 //! Passes: from graph to graph. Each ends with a verified graph.
 
+pub mod code_io;
 pub mod config;
 pub mod convert;
 pub mod from_qdq;
