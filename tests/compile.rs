@@ -4,6 +4,7 @@
 mod support;
 
 use libtest_mimic::Arguments;
+use samebit::data::{Array, write_npy};
 use samebit::exec::{Engine, Plan, compile};
 use samebit::gpu::{Device, Limits};
 use samebit::graph::sample::Rng;
@@ -29,6 +30,11 @@ fn main() {
         trial("codes_of_four_bits_take_half_a_byte", false, codes_of_four_bits_take_half_a_byte),
         trial("codes_go_in_and_come_out", false, codes_go_in_and_come_out),
         trial("memory_lies_as_it_was_chosen_where_that_holds", false, memory_lies_as_it_was_chosen),
+        trial(
+            "prepared_inputs_are_what_the_model_quantizes",
+            false,
+            prepared_inputs_are_what_the_model_quantizes,
+        ),
         trial("other_stages_are_refused", false, other_stages_are_refused),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -224,6 +230,64 @@ fn codes_go_in_and_come_out() {
             None => got.values[b].clone(),
         };
         assert_eq!(got, want.values[a]);
+    }
+}
+
+fn prepared_inputs_are_what_the_model_quantizes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [_, q, bin] = artefacts(dir.path(), "preset = \"all-i8\"");
+    json(0, &["compile", text(&q), "--io", "codes", "-o", text(&bin)]);
+    let graph = load(&q);
+    let [n, c, h, w] = *graph.at_batch(2).expect("holds").value(graph.inputs[0]).ty.dims().expect("fixed")
+    else {
+        panic!("images")
+    };
+    let mut rng = Rng::new(9);
+    let x = Tensor::from_f32([n, c, h, w], (0..n * c * h * w).map(|_| rng.float(-0.2, 1.2)).collect());
+    let at = |name: &str| dir.path().join(name);
+    write_npy(&at("x.npy"), &x).expect("writes");
+    let run = |model: &Path, input: &Path, more: &[&str]| {
+        let args = ["run", text(model), "--input", text(input)];
+        json(0, &[&args[..], more].concat())
+    };
+    let (ready, want, got) = (at("ready"), at("want"), at("got"));
+    let v = run(&q, &at("x.npy"), &["--prepare", text(&ready), "--dump", text(&want)]);
+    let name = &graph.value(graph.inputs[0]).name;
+    let told = &v["prepared"][name];
+    assert_eq!(
+        (&told["dtype"], &told["kind"], &told["layout"]),
+        (&"i8".into(), &"codes".into(), &"nchw".into())
+    );
+    let file = |told: &serde_json::Value, form: &str| PathBuf::from(told[form].as_str().expect("a path"));
+    // What goes in as codes gives what the model gives.
+    run(&bin, &file(told, "npy"), &["--dump", text(&got)]);
+    let output = format!("{}.npy", graph.value(graph.outputs[0]).name);
+    assert_eq!(bytes(&want.join(&output)), bytes(&got.join(&output)));
+    let codes =
+        Array::open(&file(told, "npy")).and_then(|a| a.read()).expect("reads").codes().expect("codes");
+    let zero = told["zero_point"].as_i64().expect("a number") as u8;
+    let row = told["padded_row"].as_u64().expect("a number") as usize;
+    assert_eq!(row, w.next_multiple_of(16));
+    let padded = bytes(&file(told, "bin"));
+    assert_eq!(padded.len(), n * c * h * row);
+    for (i, byte) in padded.iter().enumerate() {
+        let code = codes.get(i / row * w + i % row).filter(|_| i % row < w).map_or(zero, |q| *q as u8);
+        assert_eq!(*byte, code, "byte {i}");
+    }
+    // Channels last.
+    let frames = Tensor::from_f32([n, h, w, c], {
+        let at = |i: usize| (i / (h * w * c), i % c, i / (w * c) % h, i / c % w);
+        let source = |(n, k, y, x): (usize, usize, usize, usize)| ((n * c + k) * h + y) * w + x;
+        (0..x.len()).map(|i| x.f32s()[source(at(i))]).collect()
+    });
+    write_npy(&at("frames.npy"), &frames).expect("writes");
+    let v = run(&q, &at("frames.npy"), &["--layout", "nhwc", "--prepare", text(&at("last"))]);
+    let told = &v["prepared"][name];
+    assert_eq!(told["shape"], serde_json::json!([n, h, w, c]));
+    let last = Array::open(&file(told, "npy")).and_then(|a| a.read()).expect("reads").codes().expect("codes");
+    for (i, q) in last.iter().enumerate() {
+        let (f, k, y, x) = (i / (h * w * c), i % c, i / (w * c) % h, i / c % w);
+        assert_eq!(*q, codes[((f * c + k) * h + y) * w + x], "element {i}");
     }
 }
 

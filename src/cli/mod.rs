@@ -13,6 +13,7 @@ mod memory;
 mod merge;
 mod model;
 mod output;
+mod prepare;
 mod print;
 mod profile;
 mod quickstart;
