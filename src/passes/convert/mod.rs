@@ -51,7 +51,7 @@ pub struct FloatIsland {
 pub struct AccumulatorBound {
     /// The operator on codes, by name.
     pub node: String,
-    /// What no sum exceeds in magnitude: of |w| times the largest |x|, and the bias.
+    /// What no sum exceeds in magnitude: of |w| times the largest |x|, the bias, and what saturation may add to it.
     pub bound: u64,
     /// Bits of the accumulator, sign included.
     pub bits: u32,
