@@ -36,7 +36,7 @@ pub(super) struct CompileArgs {
 
 impl CompileArgs {
     pub(super) fn files(&self) -> Files<'_> {
-        Files::default().reads(&self.model).writes("-o", Some(&self.output))
+        Files::default().reads(&self.model).writes_binary("-o", Some(&self.output))
     }
 }
 
