@@ -18,9 +18,10 @@ use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
 use crate::ops::{dequantize, has_table, identity, integer, quantize, undefined};
-use crate::quant::{Profile, QParams, Role};
+use crate::quant::{Arithmetic, Profile, QParams, Role};
 use crate::tensor::DType;
 use border::{with_quantizers, with_taps};
+use bound::taken_away;
 use constants::{constant_codes, numbers_of};
 use group::{Chain, End, chain};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -51,7 +52,7 @@ pub struct FloatIsland {
 pub struct AccumulatorBound {
     /// The operator on codes, by name.
     pub node: String,
-    /// What no sum exceeds in magnitude: of |w| times the largest |x|, and the bias.
+    /// What no sum exceeds in magnitude: of |w| times the largest |x|, the bias, and what saturation may add to it.
     pub bound: u64,
     /// Bits of the accumulator, sign included.
     pub bits: u32,
@@ -139,9 +140,17 @@ pub fn as_profile(mut graph: Graph, profile: &Profile) -> Result<Graph, PassErro
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Quantized.name() });
     }
     for i in 0..graph.nodes().len() {
-        let Some((op, params)) = graph.nodes()[i].op.integer_of() else { continue };
-        let arithmetic = profile.arithmetic(op.def().name);
-        let op = integer(Arc::clone(op), CodeParams { arithmetic, ..params.clone() });
+        let node = &graph.nodes()[i];
+        let Some((op, params)) = node.op.integer_of() else { continue };
+        let (before, arithmetic) = (params.arithmetic, profile.arithmetic(op.def().name));
+        let mut params = CodeParams { arithmetic, ..params.clone() };
+        if matches!(op.quant_rule(), QuantRule::Gemm { .. }) {
+            let w = graph.value(node.inputs[1]);
+            let of = |a: Arithmetic| taken_away(a.accumulator, op.as_ref(), &w.ty, w.constant.as_ref());
+            let exact = params.bound.saturating_sub(of(before));
+            params.bound = exact.saturating_add(of(arithmetic));
+        }
+        let op = integer(Arc::clone(op), params);
         graph.set_op(i, op);
     }
     graph.verify()?;
