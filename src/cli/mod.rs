@@ -6,6 +6,7 @@ mod convert;
 mod devices;
 mod eval;
 mod files;
+mod fingerprint;
 mod import;
 mod memory;
 mod merge;
@@ -84,6 +85,8 @@ enum Command {
     SaveRanges(save_ranges::SaveRangesArgs),
     /// Compare the codes of two artefacts, of one on two devices, or of one and what another runtime dumped
     Verify(verify::VerifyArgs),
+    /// Tell from a black box's answers which target's arithmetic it obeys
+    Fingerprint(fingerprint::FingerprintArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -142,6 +145,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
         Command::Verify(a) => start(&a.common, a.files(), || verify::run(&a)),
+        Command::Fingerprint(a) => start(a.common(), a.files(), || fingerprint::run(&a)),
         Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
         Command::SaveRanges(a) => start(&a.io.common, a.files(), || save_ranges::run(&a)),
         Command::Quickstart(a) => start(&a.common, a.files(), || quickstart::run(&a)),
