@@ -5,6 +5,7 @@ mod support;
 
 use libtest_mimic::Arguments;
 use samebit::data::{Array, npz_arrays, write_npy};
+use samebit::quant::Profile;
 use samebit::tensor::{Data, Tensor};
 use serde_json::{Value, json as value};
 use std::path::{Path, PathBuf};
@@ -14,9 +15,6 @@ use support::{shared, trial};
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
 const CALIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/calib.toml");
 const EVAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.toml");
-const PROFILES: [&str; 6] =
-    ["samebit", "onnxruntime", "tflite-reference", "tflite-optimised", "tflite-single", "power-of-two"];
-
 fn main() {
     let absent = shared("data/tflite").is_none();
     let trials = vec![
@@ -119,7 +117,7 @@ fn each_profile_is_found_in_what_it_answers() {
             let unfit = list(&said, "unfit").iter().find(|u| u["profile"] == "power-of-two");
             assert!(unfit.is_some_and(|u| text_of(&u["reason"]).contains("powers of two")), "{said}");
         }
-        for profile in PROFILES.into_iter().filter(|p| candidates.contains(p)) {
+        for profile in Profile::names().into_iter().filter(|p| candidates.contains(p)) {
             let q = dir.path().join("q");
             json(0, &["convert", text(&g), "--target", profile, "-o", text(&q)]);
             for (layers, at) in [("*", &["nowhere"][..]), ("no tensor", &["nowhere", "inside"])] {

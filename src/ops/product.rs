@@ -2,6 +2,7 @@
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
 use super::integer::device::{FinishParams, Finisher, fits_32, products};
+use super::integer::pairs::{Pairs, add_pair};
 use super::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32, is_narrow, steps_of};
 use super::integer::{bytes, dense};
 use crate::graph::epilogue::EpilogueParams;
@@ -204,6 +205,33 @@ impl Product {
         y
     }
 
+    /// The same of operands whose pairs of products saturate.
+    fn pair_sums(&self, pairs: &Pairs) -> Vec<i64> {
+        let mut y = vec![0; self.batches() * self.m * self.n];
+        if y.is_empty() {
+            return y;
+        }
+        for (z, y) in y.chunks_exact_mut(self.m * self.n).enumerate() {
+            let (a0, b0) = self.start(z);
+            let code = |i: usize, j: usize| pairs.w[b0 + i * self.b.0 + j * self.b.1];
+            let rows: Vec<Vec<i32>> =
+                (0..self.k).map(|i| (0..self.n).map(|j| code(i, j)).collect()).collect();
+            let weights: Vec<i64> =
+                (0..self.n).map(|j| rows.iter().map(|row| i64::from(row[j])).sum()).collect();
+            y.par_chunks_exact_mut(self.n).enumerate().for_each(|(i, y)| {
+                let x: Vec<i32> = (0..self.k).map(|k| pairs.x[a0 + i * self.a.0 + k * self.a.1]).collect();
+                let bytes: Vec<i32> = x.iter().map(|x| x + pairs.zero).collect();
+                for (a, b) in bytes.chunks(2).zip(rows.chunks(2)) {
+                    let b: Vec<&[i32]> = b.iter().map(Vec::as_slice).collect();
+                    add_pair(y, a, &b);
+                }
+                let steps = x.iter().map(|x| i64::from(*x)).sum();
+                y.iter_mut().enumerate().for_each(|(j, y)| *y = pairs.corrected(*y, j, weights[j], steps));
+            });
+        }
+        y
+    }
+
     /// The integer form of 8-bit codes where the processor has instructions for them and the right operand is one matrix.
     fn of_bytes(
         &self,
@@ -243,6 +271,9 @@ impl Product {
     /// The integer form: channels lie along the last axis of an output of this shape.
     pub fn integer(&self, params: &CodeParams, inputs: &[Tensor], out: &[usize]) -> Result<Tensor, OpError> {
         let finish = Finish::new(params, inputs, out, out.len() - 1)?;
+        if let Some(pairs) = Pairs::new(params, inputs)? {
+            return Ok(finish.apply(params, out, &self.pair_sums(&pairs)));
+        }
         if let Some(y) = self.of_bytes(params, inputs, out, &finish) {
             return Ok(y);
         }

@@ -5,7 +5,7 @@ use crate::exec::Engine;
 use crate::gpu::Device;
 use crate::graph::{Graph, QuantRule, Stage, Target};
 use crate::passes::convert::{ConvertOptions, as_profile, convert};
-use crate::quant::{Accumulator, Profile, Requantize};
+use crate::quant::{Profile, Requantize};
 use crate::tensor::Tensor;
 
 /// A model as some profiles compute it, all of them in the same way.
@@ -115,9 +115,6 @@ fn fits(graph: &Graph, profile: &Profile) -> Result<(), String> {
     for node in graph.nodes() {
         let Some((op, params)) = node.op.integer_of() else { continue };
         let gemm = matches!(op.quant_rule(), QuantRule::Gemm { .. });
-        if gemm && params.arithmetic.accumulator == Accumulator::SaturatingPairs {
-            return Err(format!("{}: sums whose pairs saturate are not computed here yet", node.name));
-        }
         let weights = |i: usize| gemm && i == 1 && graph.value(node.inputs[1]).constant.is_some();
         let inputs = params.inputs.iter().enumerate().filter_map(|(i, p)| Some((weights(i), p.as_ref()?)));
         for (weights, p) in inputs.chain(params.output.params().map(|p| (false, p))) {

@@ -267,18 +267,21 @@ fn report(args: &ReadArgs, candidates: &Candidates, found: &Reading) {
         ));
     }
     for j in found.ops.iter() {
-        let (Slack::OneCode(why) | Slack::Open(why)) = j.slack else { continue };
-        for d in
-            j.differences.iter().filter(|d| found.profiles.is_empty() || found.profiles.contains(&d.profile))
-        {
-            show::line(&format!(
-                "{}: {} of {} codes are not those of {}, by {} at most; not counted: {why}",
-                short(&j.op),
-                d.elements,
-                j.elements,
-                d.profile,
-                d.max_abs
-            ));
+        let rule = match j.slack {
+            Slack::OneCode(why) => format!("one code is allowed, as {why}"),
+            Slack::Open(why) => format!("not counted, as {why}"),
+            Slack::None | Slack::Floats => continue,
+        };
+        let left = |p: &String| found.profiles.is_empty() || found.profiles.contains(p);
+        for d in j.differences.iter().filter(|d| left(&d.profile)) {
+            let (op, of, profile) = (short(&j.op), j.elements, &d.profile);
+            show::line(&match d.elements {
+                0 => format!("{op}: all {of} codes are those of {profile}"),
+                n => format!(
+                    "{op}: {n} of {of} codes are not those of {profile}, by {} at most; {rule}",
+                    d.max_abs
+                ),
+            });
         }
     }
     show::line(&match found.profiles.as_slice() {

@@ -63,14 +63,14 @@ pub(super) fn conv(
     y
 }
 
-struct Shape {
-    input: [usize; 3],
-    output: [usize; 3],
-    axes: [Axis; 3],
+pub(super) struct Shape {
+    pub(super) input: [usize; 3],
+    pub(super) output: [usize; 3],
+    pub(super) axes: [Axis; 3],
 }
 
 impl Shape {
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.axes.iter().map(|a| a.kernel).product()
     }
 
@@ -101,7 +101,7 @@ impl Shape {
     }
 
     /// Writes row (c, kd, kh, kw) = the inputs that meet this weight in output pixels `p0..p0 + n`.
-    fn gather<T: Copy + Default>(&self, image: &[T], p0: usize, n: usize, rows: &mut [T]) {
+    pub(super) fn gather<T: Copy + Default>(&self, image: &[T], p0: usize, n: usize, rows: &mut [T]) {
         let [id, ih, iw] = self.input;
         let [ad, ah, aw] = self.axes;
         let mut rows = rows.chunks_exact_mut(n);

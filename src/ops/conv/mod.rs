@@ -4,6 +4,7 @@
 
 pub(super) mod codes;
 mod cpu;
+mod pairs;
 mod samples;
 pub(super) mod window;
 
@@ -11,6 +12,7 @@ use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::integer::pairs::Pairs;
 use crate::ops::integer::sums::{Finish, is_narrow, steps_of};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
@@ -171,6 +173,10 @@ impl Op for Conv {
         let [x, w] = [inputs[0].shape(), inputs[1].shape()];
         let types = [x, w].map(|s| TensorType::new(DType::F32, s.to_vec()));
         let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
+        if let Some(operands) = Pairs::new(params, inputs)? {
+            let sums = pairs::sums(&self.window, self.groups, &operands, (x, w), &out);
+            return Ok(Some(Finish::new(params, inputs, &out, 1)?.apply(params, &out, &sums)));
+        }
         let finish = Finish::new(params, inputs, &out, 1)?;
         if let Some(y) = cpu::of_bytes(&self.window, self.groups, params, inputs, &out, &finish) {
             return Ok(Some(y));

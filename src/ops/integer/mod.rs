@@ -6,6 +6,7 @@
 pub(super) mod bytes;
 pub(super) mod dense;
 pub(super) mod device;
+pub(super) mod pairs;
 pub(super) mod qoperator;
 pub(super) mod quantize;
 pub(super) mod runtime;
@@ -16,7 +17,9 @@ pub(super) mod table;
 use super::{binary, conv, identity, pool, product, reduce};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
-use crate::graph::{AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch, Source};
+use crate::graph::{
+    AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source,
+};
 use crate::quant::{Accumulator, Arithmetic, Division, QParams, Requantize, Rounding};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
@@ -268,6 +271,11 @@ impl Op for Integer {
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         if io.outputs[0].is_empty() {
             return Ok(Lowering::run([]));
+        }
+        // Of operators that sum products.
+        let sums = matches!(self.op.quant_rule(), QuantRule::Gemm { .. });
+        if sums && self.params.arithmetic.accumulator == Accumulator::SaturatingPairs {
+            return Err(OpError::NoKernel { reason: "its pairs of products saturate on the CPU only" });
         }
         let lowering =
             if device::has_kernel(&self.params) { self.op.lower_integer(&self.params, io)? } else { None };
