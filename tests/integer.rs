@@ -236,6 +236,59 @@ fn tables_are_the_nearest_codes_of_their_functions() {
     }
 }
 
+/// Every operator that becomes a table, with every code of 8 and of 16 bits, against what it makes of floats.
+#[test]
+fn every_table_is_its_operator_at_all_codes() {
+    let mut seen = 0;
+    let mut rng = Rng::new(8);
+    for def in samebit::ops::OPS {
+        let mut attributes: Vec<Attrs> = Vec::new();
+        for sample in (def.samples)(&mut rng) {
+            let alone = matches!(sample.inputs.as_slice(), [x] if x.dtype() == DType::F32);
+            if alone && !attributes.contains(&sample.attrs) && attributes.len() < 4 {
+                attributes.push(sample.attrs);
+            }
+        }
+        for attrs in attributes {
+            for dtype in [DType::I8, DType::U8, DType::I16] {
+                let (low, high) = dtype.limits().expect("codes");
+                let all: Vec<i32> = (low..=high).collect();
+                let ty = TensorType::new(DType::F32, vec![all.len()]);
+                let Ok(op) = build(def.name, attrs.clone(), &[ty]) else { continue };
+                if !samebit::ops::has_table(op.as_ref(), dtype) {
+                    continue;
+                }
+                let (x, y) = (
+                    params(dtype, 6.0 / high as f32, (low + high) / 2),
+                    params(DType::I16, 1.0 / 2048.0, -7),
+                );
+                let p = CodeParams::new([x.clone()], y.clone(), Vec::new());
+                let (table, entries) =
+                    samebit::ops::table(op.as_ref(), &p).expect("computes").expect("a table");
+                let codes = Tensor::from_codes(dtype, &[all.len()], &all).expect("codes");
+                let got = table.eval(&Scratch::new(), &[codes, entries]).expect("accepted")[0]
+                    .codes()
+                    .expect("codes");
+                let step = x.step(0);
+                let numbers =
+                    Tensor::from_f32([all.len()], all.iter().map(|c| step.dequantize(*c)).collect());
+                let exact = op.eval(&Scratch::new(), &[numbers]).expect("accepted").remove(0);
+                for (i, (g, e)) in got.iter().zip(exact.f32s()).enumerate() {
+                    if e.is_nan() {
+                        assert_eq!(*g, -7, "{}: code {} has no value: zero", def.name, all[i]);
+                    } else {
+                        // What f32 may be off, also where its argument was rounded.
+                        let off = 2e-5 * f64::from(*e).abs().max(0.05);
+                        near(&[*g], &y, &[f64::from(*e)], |_| off);
+                    }
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 60, "{seen} tables");
+}
+
 /// Codes of 8 bits take another way through the processor than the same codes in 16 bits.
 #[test]
 fn the_type_that_holds_codes_changes_no_result() {
