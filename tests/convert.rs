@@ -54,7 +54,7 @@ fn artefacts(dir: &Path, model: &Path, data: &str, more: &[&str]) -> (PathBuf, P
 }
 
 fn digits(dir: &Path) -> (PathBuf, PathBuf) {
-    let (g, q, _) = artefacts(dir, Path::new(MODEL), CALIB, &["--consistency", "4"]);
+    let (g, q, _) = artefacts(dir, Path::new(MODEL), CALIB, &[]);
     (g, q)
 }
 
@@ -89,7 +89,7 @@ fn a_target_is_fixed_at_level_4() {
     assert!(!other.exists());
     json(0, &["convert", text(&g), "--target", "samebit", "-o", text(&other)]);
     // At level 1 the target is open.
-    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &[]);
+    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &["--consistency", "1"]);
     let v = json(0, &["convert", text(&g), "--target", "onnxruntime", "-o", text(&other)]);
     assert_eq!(v["target"], "onnxruntime");
 }
@@ -338,14 +338,14 @@ fn list<'a>(v: &'a Value, name: &str) -> &'a Vec<Value> {
     v[name].as_array().unwrap_or_else(|| panic!("{name} in {v}"))
 }
 
-/// What may stay in floats: behind the last products.
+/// What may stay in floats: a softmax behind the last sums, and what moves its numbers.
 fn cnns_are_integer_but_for_their_tails() {
     let data = shared("data").expect("seen before");
     let cases = [
         ("resnet8_cifar10", 1),
         ("mobilenetv1_025_vww", 1),
-        ("squeezenet11_imagenet", 3),
-        ("ultraface_rfb320", 21),
+        ("squeezenet11_imagenet", 1),
+        ("ultraface_rfb320", 2),
     ];
     for (model, islands) in cases {
         let dir = tempfile::tempdir().expect("a folder");
@@ -355,15 +355,12 @@ fn cnns_are_integer_but_for_their_tails() {
         let toml = std::fs::read_to_string(&example).expect("an example");
         let set = dir.path().join("set.toml");
         std::fs::write(&set, toml.replace("../../../shared/data", text(&data))).expect("writes");
-        let (g, q, v) = artefacts(dir.path(), &onnx, text(&set), &["--consistency", "4"]);
+        let (g, q, v) = artefacts(dir.path(), &onnx, text(&set), &[]);
         let found = list(&v, "float_islands");
         assert_eq!(found.len(), islands, "{model}: {found:?}");
         for island in found {
-            let reason = island["reason"].as_str().expect("a reason");
-            assert!(reason.contains("nothing before it is quantized"), "{model}: {island}");
-            let op = island["op"].as_str().expect("an operator");
             assert!(
-                !["Conv", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool"].contains(&op),
+                ["Softmax", "Reshape"].contains(&island["op"].as_str().expect("an operator")),
                 "{model}: {island}"
             );
         }
@@ -379,7 +376,7 @@ fn cnns_are_integer_but_for_their_tails() {
 /// No kernel has them: they run on the CPU, which is named, and everything else on the device.
 fn sums_that_saturate_in_pairs_run_anywhere() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (g, q, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &[]);
+    let (g, q, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &["--consistency", "1"]);
     let pairs = dir.path().join("pairs");
     json(0, &["convert", text(&g), "--target", "x86-avx2-saturating", "-o", text(&pairs)]);
     let v = json(0, &["verify", text(&pairs), text(&pairs), "--random", "4", "--device-b", "gpu"]);

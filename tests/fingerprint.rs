@@ -23,6 +23,7 @@ fn main() {
         trial("one_wrong_code_excludes_all", false, one_wrong_code_excludes_all),
         trial("numbers_are_read_as_the_codes_they_stand_for", false, numbers_are_read_as_codes),
         trial("a_graph_on_codes_says_what_it_cannot_tell", false, a_graph_on_codes_says_what_it_cannot_tell),
+        trial("level_4_and_deployment_files_are_taken", false, level_4_and_deployment_files_are_taken),
         trial("one_seed_gives_one_set_of_probes", false, one_seed_gives_one_set_of_probes),
         trial("what_cannot_be_compared_is_refused", false, what_cannot_be_compared_is_refused),
         trial("tflites_kernels_are_told_apart_on_resnet8", absent, tflites_kernels_are_told_apart_on_resnet8),
@@ -45,8 +46,20 @@ fn calibrated(dir: &Path, more: &[&str]) -> PathBuf {
     let config = dir.join("config.toml");
     std::fs::write(&config, "preset = \"all-i8\"\n").expect("writes");
     let g = dir.join("g");
-    let args =
-        ["calibrate", MODEL, "--data", CALIB, "--limit", "32", "--config", text(&config), "-o", text(&g)];
+    let args = [
+        "calibrate",
+        MODEL,
+        "--data",
+        CALIB,
+        "--limit",
+        "32",
+        "--config",
+        text(&config),
+        "-o",
+        text(&g),
+        "--consistency",
+        "1",
+    ];
     json(0, &[&args[..], more].concat());
     g
 }
@@ -260,6 +273,24 @@ fn a_graph_on_codes_says_what_it_cannot_tell() {
     );
 }
 
+/// Level 4 fixes a target for the simulation, not for what a black box may do.
+fn level_4_and_deployment_files_are_taken() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, q, c) = (dir.path().join("g"), dir.path().join("q"), dir.path().join("c"));
+    json(0, &["calibrate", MODEL, "--data", CALIB, "--limit", "32", "--consistency", "4", "-o", text(&g)]);
+    let (p, said) = probed(dir.path(), &g, &["--tries", "32"]);
+    assert!(strings(&said["profiles"]).len() > 4, "{said}");
+    json(0, &["convert", text(&g), "-o", text(&q)]);
+    let a = answers(dir.path(), &q, &p, "image", &["--codes", "--layers", "*"]);
+    let input = format!("image={}", text(&p.join("image.npy")));
+    json(0, &["compile", text(&q), "-o", text(&c)]);
+    for model in [&g, &c] {
+        let v = json(0, &["fingerprint", "read", text(model), text(&a), "--input", &input]);
+        let left = strings(&v["profiles"]);
+        assert!(left.contains(&"samebit") && !left.contains(&"tflite-reference"), "{left:?}");
+    }
+}
+
 fn one_seed_gives_one_set_of_probes() {
     let dir = tempfile::tempdir().expect("a folder");
     let g = calibrated(dir.path(), &[]);
@@ -411,7 +442,7 @@ fn tflites_kernels_agree_on_vww() {
 fn outputs_alone_tell_on_probes() {
     let dir = tempfile::tempdir().expect("a folder");
     let (model, _) = tflite("resnet8_cifar10", "reference");
-    let (p, said) = probed(dir.path(), &model, &["--tries", "320"]);
+    let (p, said) = probed(dir.path(), &model, &["--tries", "256", "--witnesses", "1"]);
     let mut alone = 0;
     for profile in ["tflite-reference", "tflite-single"] {
         let q = dir.path().join("q");

@@ -82,7 +82,7 @@ pub fn candidates(graph: &Graph, more: &[Profile]) -> Result<Candidates, Error> 
         let all: Vec<String> = unfit.iter().map(|u| format!("{}: {}", u.profile, u.reason)).collect();
         return Err(Error::Usage(format!("no profile can take the model:\n  {}", all.join("\n  "))));
     }
-    let note = (graph.stage == Stage::Quantized).then(|| {
+    let note = graph.stage.is_on_codes().then(|| {
         let of = graph.target.as_ref().map_or("its target", |t| t.profile.name.as_str());
         format!(
             "the model is on codes already: its tables and quantizers stay those of {of}, so that profiles which differ in \
@@ -94,7 +94,7 @@ pub fn candidates(graph: &Graph, more: &[Profile]) -> Result<Candidates, Error> 
 
 /// The graph on codes that a profile makes of a model, without the profile's name.
 fn under(graph: &Graph, profile: &Profile) -> Result<Graph, String> {
-    let mut made = if graph.stage == Stage::Quantized {
+    let mut made = if graph.stage.is_on_codes() {
         as_profile(graph.clone(), profile).map_err(|e| e.to_string())?
     } else {
         let mut graph = graph.clone();
@@ -106,6 +106,8 @@ fn under(graph: &Graph, profile: &Profile) -> Result<Graph, String> {
         convert(&graph, &options).map_err(|e| e.to_string())?.graph
     };
     made.target = None;
+    // It will be taken apart, which deployment files are not.
+    made.stage = Stage::Quantized;
     fits(&made, profile)?;
     Ok(made)
 }

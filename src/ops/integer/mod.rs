@@ -6,6 +6,7 @@
 pub(super) mod bytes;
 pub(super) mod dense;
 pub(super) mod device;
+pub(super) mod means;
 pub(super) mod pairs;
 pub(super) mod qoperator;
 pub(super) mod quantize;
