@@ -452,13 +452,13 @@ impl Tensor {
         if n.checked_mul(dtype.size_bytes())? != bytes.len() {
             return None;
         }
-        let legal = |b: &u8| match dtype {
-            DType::Bool => *b <= 1,
-            DType::U4 => *b <= 15,
-            DType::I4 => (-8..=7).contains(&b.cast_signed()),
+        let legal = match dtype {
+            DType::Bool => bytes.iter().all(|b| *b <= 1),
+            DType::U4 => bytes.iter().all(|b| *b <= 15),
+            DType::I4 => bytes.iter().all(|b| (-8..=7).contains(&b.cast_signed())),
             _ => true,
         };
-        if !bytes.iter().all(legal) {
+        if !legal {
             return None;
         }
         let data = match dtype {

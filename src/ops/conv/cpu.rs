@@ -63,10 +63,10 @@ pub(super) fn conv(
     y
 }
 
-struct Shape {
-    input: [usize; 3],
-    output: [usize; 3],
-    axes: [Axis; 3],
+pub(super) struct Shape {
+    pub(super) input: [usize; 3],
+    pub(super) output: [usize; 3],
+    pub(super) axes: [Axis; 3],
 }
 
 impl Shape {
@@ -200,8 +200,7 @@ pub(super) fn float_sums(
     Some(integers(conv(&Scratch::new(), window, groups, &inputs, out)))
 }
 
-/// The integer form of 8-bit codes where the processor has instructions for them; `None` where not, or where groups are
-/// too small for them.
+/// The integer form of 8-bit codes; `None` for other types, and where groups are too small for it.
 pub(super) fn of_bytes(
     window: &Window,
     groups: usize,

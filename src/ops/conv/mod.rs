@@ -4,6 +4,7 @@
 
 pub(super) mod codes;
 mod cpu;
+mod depthwise;
 mod samples;
 pub(super) mod window;
 
@@ -172,6 +173,9 @@ impl Op for Conv {
         let types = [x, w].map(|s| TensorType::new(DType::F32, s.to_vec()));
         let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let finish = Finish::new(params, inputs, &out, 1)?;
+        if let Some(y) = depthwise::of_codes(&self.window, self.groups, params, inputs, &out, &finish) {
+            return Ok(Some(y));
+        }
         if let Some(y) = cpu::of_bytes(&self.window, self.groups, params, inputs, &out, &finish) {
             return Ok(Some(y));
         }

@@ -1,11 +1,11 @@
-//! Convolutions and matrix products of 8-bit codes on processors that have instructions for them: the inputs brought
-//! side by side, sums by [`super::dense`], what becomes of them by [`Finish`].
+//! Convolutions and matrix products of 8-bit codes: the inputs brought side by side, sums by [`super::dense`], what becomes of them by [`Finish`].
 #![allow(
     unsafe_code,
     reason = "one function compiled for vectors, behind a test that the processor has them"
 )]
 
-use super::dense::{LANES, Weights, available};
+use super::dense::{LANES, Weights};
+use super::isa::{Isa, Work};
 use super::sums::{Element, Fill, Finish, Sum};
 use crate::graph::CodeParams;
 use crate::quant::QParams;
@@ -47,9 +47,9 @@ pub(in crate::ops) fn symmetric<'a>(params: &CodeParams, w: &'a Tensor) -> Optio
     }
 }
 
-/// Whether sums of such products can be had here at all.
+/// Whether 32 bits hold the sums.
 pub(in crate::ops) fn suits(params: &CodeParams) -> bool {
-    available() && params.bound <= i32::MAX.unsigned_abs().into()
+    params.bound <= i32::MAX.unsigned_abs().into()
 }
 
 /// How many blocks of channels a tile should have, so that there is work for all threads.
@@ -131,6 +131,7 @@ impl Bytes<'_> {
         let (width, channels, pixels) = (weights.width(), weights.channels, self.offsets.len() / self.taps);
         let x = &self.x[mat * self.stride..(mat + 1) * self.stride];
         let some = width.min(channels - t * width);
+        let isa = Isa::best();
         let mut first = vec![0i32; width];
         for (f, s) in first.iter_mut().zip(&weights.sums[t * width..t * width + some]) {
             *f = -i32::from(self.zero) * s;
@@ -140,7 +141,7 @@ impl Bytes<'_> {
             let run = PIXELS.min(n - p);
             let offsets = &self.offsets[(p0 + p) * self.taps..(p0 + p + run) * self.taps];
             let sums = &mut sums[..run * width];
-            weights.sums_of(t, x, self.taps, offsets, &first, sums);
+            weights.sums_of(isa, t, x, self.taps, offsets, &first, sums);
             for block in (0..some).step_by(LANES) {
                 let mut columns = [[0i32; PIXELS]; LANES];
                 transpose(&sums[block..], width, run, &mut columns);
@@ -191,27 +192,30 @@ fn transpose(sums: &[i32], width: usize, run: usize, columns: &mut [[i32; PIXELS
 
 /// [`Element::row`], compiled for the processor.
 pub(in crate::ops) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512dq") && std::arch::is_x86_feature_detected!("avx512vl") {
-        // SAFETY: the processor has the instructions.
-        unsafe { avx512::finished(finish, place, sums, out) };
-        return;
+    Isa::best().run(Row { finish, place, sums, out });
+}
+
+struct Row<'a, S, T> {
+    finish: &'a Finish,
+    place: Place,
+    sums: &'a [S],
+    out: &'a mut [T],
+}
+
+impl<S: Sum, T: Element> Work for Row<'_, S, T> {
+    #[inline(always)]
+    fn run(self) {
+        T::row(self.finish, self.place, self.sums, self.out);
     }
-    T::row(finish, place, sums, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Element, Finish, LANES, PIXELS, Place, Sum};
+    use super::{LANES, PIXELS};
     use std::arch::x86_64::{
         __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32,
         _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     };
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
-        T::row(finish, place, sums, out);
-    }
 
     /// Blocks of 16 pixels; the rows behind the last pixel are those of the last one.
     #[target_feature(enable = "avx512f")]

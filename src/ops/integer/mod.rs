@@ -6,6 +6,9 @@
 pub(super) mod bytes;
 pub(super) mod dense;
 pub(super) mod device;
+pub(super) mod filled;
+pub(super) mod isa;
+mod lanes;
 pub(super) mod qoperator;
 pub(super) mod quantize;
 pub(super) mod runtime;

@@ -4,7 +4,7 @@ use super::bytes::{Place, finished};
 use crate::graph::codes::codes_of;
 use crate::graph::{CodeOutput, CodeParams, OpError};
 use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 use rayon::prelude::*;
 
 /// Codes less their zero point.
@@ -80,12 +80,15 @@ impl Ending {
     }
 }
 
+/// Added codes that are brought to 32 bits together.
+const ADDED: usize = 64;
+
 /// What becomes of sums of products: a bias is added, and the target requantizes.
 #[derive(Debug)]
 pub(in crate::ops) struct Finish {
     ending: Ending,
     /// The codes that are added, where there are some.
-    addend: Vec<i32>,
+    addend: Option<Tensor>,
     bias: Option<Vec<i32>>,
     saturates: bool,
     channels: usize,
@@ -115,7 +118,7 @@ impl Finish {
         let bias = (products > 2).then(|| codes_of(inputs, 2)).transpose()?;
         Ok(Finish {
             ending: Ending::new(params)?,
-            addend: if params.addend.is_some() { codes_of(inputs, inputs.len() - 1)? } else { Vec::new() },
+            addend: params.addend.as_ref().and(inputs.last()).cloned(),
             bias,
             saturates: params.arithmetic.accumulator == Accumulator::Saturating32,
             channels: shape[axis],
@@ -163,6 +166,25 @@ impl Finish {
         if self.saturates { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum }
     }
 
+    /// Codes that are added, from element `at` on, each `step` behind the one before.
+    #[inline(always)]
+    fn added(&self, at: usize, step: usize, out: &mut [i32]) {
+        let Some(addend) = &self.addend else { return };
+        macro_rules! copy {
+            ($v:expr) => {
+                out.iter_mut().zip($v[at..].iter().step_by(step)).for_each(|(o, code)| *o = i32::from(*code))
+            };
+        }
+        match addend.data() {
+            Data::I8(v) | Data::I4(v) => copy!(v),
+            Data::U8(v) | Data::U4(v) => copy!(v),
+            Data::I16(v) => copy!(v),
+            Data::U16(v) => copy!(v),
+            Data::I32(v) => copy!(v),
+            Data::F32(_) | Data::Bool(_) => {}
+        }
+    }
+
     /// Codes of the sums of one channel, whose first element is `at`.
     #[inline(always)]
     fn codes<S: Sum, T>(&self, place: Place, sums: &[S], out: &mut [T], narrow: impl Fn(i32) -> T) {
@@ -186,18 +208,24 @@ impl Finish {
             },
             Ending::Added { adder, addend } => {
                 let (pair, y) = (adder.pair(channel), adder.output());
-                let steps = |i: usize| addend.steps(self.addend[place.at + i * place.step]);
-                if narrow_sums && (1..=61).contains(&pair.shift) {
-                    let fixed = Rounded::new(pair.shift, y);
-                    // Both products are below 2^61.
-                    let sum = |i: usize| {
-                        i64::from(sums[i].low().wrapping_add(bias)) * pair.m[0] + steps(i) * pair.m[1]
-                    };
-                    fixed.each(y.rounding(), out, sum, narrow);
-                    return;
-                }
-                for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
+                let in_64_bits = narrow_sums && (1..=61).contains(&pair.shift);
+                let mut codes = [0; ADDED];
+                for (run, (out, sums)) in out.chunks_mut(ADDED).zip(sums.chunks(ADDED)).enumerate() {
+                    let codes = &mut codes[..out.len()];
+                    self.added(place.at + run * ADDED * place.step, place.step, codes);
+                    let steps = |i: usize| addend.steps(codes[i]);
+                    if in_64_bits {
+                        let fixed = Rounded::new(pair.shift, y);
+                        // Both products are below 2^61.
+                        let sum = |i: usize| {
+                            i64::from(sums[i].low().wrapping_add(bias)) * pair.m[0] + steps(i) * pair.m[1]
+                        };
+                        fixed.each(y.rounding(), out, sum, &narrow);
+                        continue;
+                    }
+                    for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
+                        *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
+                    }
                 }
             }
             Ending::Sums | Ending::Real(_) => {}
