@@ -1,5 +1,6 @@
 //! Element types, symbolic and concrete shapes, and dense tensors.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -418,6 +419,18 @@ impl Tensor {
     /// The storage.
     pub fn data(&self) -> &Data {
         &self.data
+    }
+
+    /// The elements as what is shared between clones, by which a tensor can be told from others.
+    pub(crate) fn storage(&self) -> Arc<dyn Any + Send + Sync> {
+        match &self.data {
+            Data::F32(v) => v.clone(),
+            Data::I32(v) => v.clone(),
+            Data::Bool(v) | Data::U8(v) | Data::U4(v) => v.clone(),
+            Data::I8(v) | Data::I4(v) => v.clone(),
+            Data::I16(v) => v.clone(),
+            Data::U16(v) => v.clone(),
+        }
     }
 
     /// The elements of an f32 tensor to be changed; a copy of them where another tensor shares them. Panics on another type.

@@ -27,13 +27,15 @@ mod json;
 pub mod lower;
 pub mod op;
 pub mod sample;
+mod scratch;
 pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
 pub use codes::{CodeOutput, CodeParams};
 pub use epilogue::Epilogue;
-pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
+pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Tap};
+pub use scratch::Scratch;
 pub use verify::GraphError;
 
 use crate::quant::{Profile, Quantizer};

@@ -116,14 +116,19 @@ impl Op for Identity {
     }
 
     /// Codes of other parameters, and a clamp.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let (x, y, factor) = (params.input(0)?, params.output()?, factor(params)?);
         let of = |q: i32| y.place(factor.apply(x.steps(q)));
         let (low, high) = inputs[0].dtype().limits().unwrap_or((0, i32::MAX));
         if high.abs_diff(low) < 256 {
             // Few codes, many elements.
             let table: Vec<i32> = (low..=high).map(of).collect();
-            return Ok(through(&inputs[0], &table, params.output.dtype()));
+            return Ok(through(cx, &inputs[0], &table, params.output.dtype()));
         }
         let mut codes = codes_of(inputs, 0)?;
         codes.par_iter_mut().for_each(|q| *q = of(*q));

@@ -456,7 +456,12 @@ impl Op for Reduce {
         ["ReduceMean", "GlobalAveragePool"].contains(&self.row.def.name)
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         if !self.has_integer_form() {
             return Ok(None);
         }

@@ -149,10 +149,9 @@ impl Step {
 
     /// [`Step::quantize`] of each element, in loops without branches; `narrow` makes an element of a code.
     #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "codes of 17 bits at most")]
     pub fn quantize_all<T>(&self, x: &[f32], out: &mut [T], narrow: impl Fn(i32) -> T) {
         let all = x.iter().zip(&mut *out).map(|(x, out)| (*x, out));
-        if self.codes_of(all, |out, code| *out = narrow(code as i32)).is_none() {
+        if self.codes_of(all, |out, code| *out = narrow(integer(code))).is_none() {
             x.iter().zip(out).for_each(|(x, out)| *out = narrow(self.quantize(*x)));
         }
     }
@@ -192,8 +191,6 @@ impl Step {
     ) -> u64 {
         // Beyond every code of 16 bits, whatever the zero point.
         const MOST: f32 = 131_072.0;
-        // Numbers of its size are integers, so that adding it rounds half to even.
-        const WHOLE: f32 = 12_582_912.0;
         let [low, high, zero] = [self.low, self.high, self.zero_point].map(|code| code as f32);
         // Of the width of a float, so that it is counted in the lanes of the loop; a tensor has fewer elements.
         let mut nans = 0u32;
@@ -226,6 +223,15 @@ impl Step {
         }
         Some(number(at))
     }
+}
+
+/// 1.5 * 2^23. Numbers of its size are integers, so that adding it rounds half to even, and their bits count them.
+const WHOLE: f32 = 12_582_912.0;
+
+/// A whole number of at most 22 bits as an integer; a cast would saturate, which vectors have no instruction for.
+#[inline(always)]
+fn integer(whole: f32) -> i32 {
+    (whole + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed()
 }
 
 #[inline(always)]

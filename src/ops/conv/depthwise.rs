@@ -5,15 +5,16 @@
 
 use super::cpu::Shape;
 use super::window::{Axis, Window, three};
-use crate::graph::CodeParams;
+use crate::graph::{CodeParams, Scratch};
 use crate::ops::integer::bytes::{Place, finished};
 use crate::ops::integer::isa::{Isa, Work};
 use crate::ops::integer::sums::{Element, Fill, Finish, steps_of};
 use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
 
-/// Sums that are formed together, in registers.
-const RUN: usize = 64;
+/// Sums that are formed together, in registers: of four vectors, as compilers see them.
+const RUN: usize = 4 * LANES;
+const LANES: usize = 16;
 
 /// Sums below which a task is not worth its start.
 const TASK: usize = 8 * 1024;
@@ -28,6 +29,7 @@ impl<T: Copy + Send + Sync + Into<i32> + TryFrom<i32>> Code for T {}
 
 /// The integer form; `None` for other convolutions, and where 32 bits do not hold the sums.
 pub(super) fn of_codes(
+    cx: &Scratch,
     window: &Window,
     groups: usize,
     params: &CodeParams,
@@ -40,24 +42,28 @@ pub(super) fn of_codes(
         return None;
     }
     let shape = Shape { input: three(inputs[0].shape()), output: three(out), axes: window.three() };
-    let weights = steps_of(params, inputs, 1).ok()?;
     let zero = params.input(0).ok()?.zero_point();
-    let planes = Planes::new(&shape)?;
+    let zeros = params.inputs[1].as_ref()?.zero_points().iter().map(|z| z.cast_unsigned() as usize);
+    let key = shape.key().into_iter().chain(zeros).collect();
+    let prepared =
+        cx.prepared(&inputs[1], key, || Some((Planes::new(&shape)?, steps_of(params, inputs, 1).ok()?)));
+    let (planes, weights) = prepared.as_ref().as_ref()?;
     match inputs[0].data() {
-        Data::I8(x) | Data::I4(x) => depthwise(x, zero, &weights, planes, params, out, groups, finish),
-        Data::U8(x) | Data::U4(x) => depthwise(x, zero, &weights, planes, params, out, groups, finish),
-        Data::I16(x) => depthwise(x, zero, &weights, planes, params, out, groups, finish),
-        Data::U16(x) => depthwise(x, zero, &weights, planes, params, out, groups, finish),
+        Data::I8(x) | Data::I4(x) => depthwise(cx, x, zero, weights, planes, params, out, groups, finish),
+        Data::U8(x) | Data::U4(x) => depthwise(cx, x, zero, weights, planes, params, out, groups, finish),
+        Data::I16(x) => depthwise(cx, x, zero, weights, planes, params, out, groups, finish),
+        Data::U16(x) => depthwise(cx, x, zero, weights, planes, params, out, groups, finish),
         Data::F32(_) | Data::I32(_) | Data::Bool(_) => None,
     }
 }
 
 #[allow(clippy::too_many_arguments, reason = "what a convolution is made of")]
 fn depthwise<T: Code>(
+    cx: &Scratch,
     x: &[T],
     zero: i32,
     weights: &[i32],
-    planes: Planes,
+    planes: &Planes,
     params: &CodeParams,
     out: &[usize],
     groups: usize,
@@ -65,7 +71,12 @@ fn depthwise<T: Code>(
 ) -> Option<Tensor> {
     let zero_code = T::try_from(zero).ok()?;
     let (channels, per_group) = (out[1], out[1] / groups);
-    Some(finish.output(params, out, &Depthwise { x, zero, zero_code, weights, planes, channels, per_group }))
+    Some(finish.output(
+        cx,
+        params,
+        out,
+        &Depthwise { x, zero, zero_code, weights, planes, channels, per_group },
+    ))
 }
 
 struct Depthwise<'a, T> {
@@ -74,18 +85,18 @@ struct Depthwise<'a, T> {
     zero_code: T,
     /// Steps, all taps of a channel side by side.
     weights: &'a [i32],
-    planes: Planes,
+    planes: &'a Planes,
     channels: usize,
     /// Output channels of each input channel.
     per_group: usize,
 }
 
 impl<T: Code> Fill for Depthwise<'_, T> {
-    fn run<E: Element>(&self, finish: &Finish) -> Vec<E> {
-        let planes = &self.planes;
+    fn run<E: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<E> {
+        let planes = self.planes;
         let (inside, pixels) = (planes.inputs(), planes.outputs());
         let count = self.x.len() / inside * self.per_group;
-        let mut out = vec![E::default(); count * pixels];
+        let mut out = E::take(cx, count * pixels);
         let isa = Isa::best();
         let some = TASK.div_ceil(planes.sums());
         out.par_chunks_mut(pixels).enumerate().with_min_len(some).for_each_init(
@@ -94,7 +105,7 @@ impl<T: Code> Fill for Depthwise<'_, T> {
                 let channel = m % self.channels;
                 let taps = planes.offsets.len();
                 let weights = &self.weights[channel * taps..][..taps];
-                planes.pad(&self.x[m / self.per_group * inside..][..inside], padded);
+                isa.run(Pad { planes, x: &self.x[m / self.per_group * inside..][..inside], padded });
                 let of_zero = weights.iter().fold(0i32, |sum, w| sum.wrapping_add(w.wrapping_mul(self.zero)));
                 let first = of_zero.wrapping_neg();
                 isa.run(Runs { x: padded, offsets: &planes.offsets, weights, first, out: sums });
@@ -107,6 +118,7 @@ impl<T: Code> Fill for Depthwise<'_, T> {
 }
 
 /// How planes lie with their padding: a block for each phase of the strides, of the pixels that are a stride apart.
+#[derive(Default)]
 struct Planes {
     input: [usize; 3],
     output: [usize; 3],
@@ -115,6 +127,24 @@ struct Planes {
     block: [usize; 3],
     /// Where the run of each tap begins.
     offsets: Vec<usize>,
+    /// Where each line of a plane goes, if a tap reads it.
+    lines: Vec<Option<usize>>,
+    /// Of each phase of the columns: the first one, where it goes in a line, how many there are.
+    columns: Vec<(usize, usize, usize)>,
+}
+
+/// Copies a line, which is too short for a call.
+#[inline(always)]
+fn copy<T: Copy>(x: &[T], to: &mut [T]) {
+    const W: usize = 16;
+    let n = x.len();
+    if n < W {
+        to.iter_mut().zip(x).for_each(|(to, x)| *to = *x);
+        return;
+    }
+    for at in (0..n - W).step_by(W).chain([n - W]) {
+        to[at..at + W].copy_from_slice(&x[at..at + W]);
+    }
 }
 
 impl Planes {
@@ -131,7 +161,7 @@ impl Planes {
         if padded > MOST_PADDED {
             return None;
         }
-        let mut planes = Planes { input, output, axes, block, offsets: Vec::new() };
+        let mut planes = Planes { input, output, axes, block, ..Planes::default() };
         let [ad, ah, aw] = axes;
         for d in 0..ad.kernel {
             for h in 0..ah.kernel {
@@ -141,6 +171,7 @@ impl Planes {
                 }
             }
         }
+        planes.lay();
         Some(planes)
     }
 
@@ -172,39 +203,44 @@ impl Planes {
         phases * self.block.iter().product::<usize>() + RUN
     }
 
-    /// Writes a plane into a padded one.
-    fn pad<T: Copy>(&self, x: &[T], padded: &mut [T]) {
-        let [_, ih, iw] = self.input;
-        let [ad, ah, aw] = self.axes;
-        let beyond = |i: usize, at: usize| at / self.axes[i].stride >= self.block[i];
-        for (line, x) in x.chunks_exact(iw).enumerate() {
+    /// Finds where lines and columns of a plane go.
+    fn lay(&mut self) {
+        let ([id, ih, iw], [ad, ah, aw]) = (self.input, self.axes);
+        let beyond = |axis: usize, at: usize| at / self.axes[axis].stride >= self.block[axis];
+        let lines = (0..id * ih).map(|line| {
             let (d, h) = (line / ih + ad.pad, line % ih + ah.pad);
-            if beyond(0, d) || beyond(1, h) {
-                continue;
-            }
-            for first in 0..aw.stride.min(iw) {
-                let w = first + aw.pad;
-                if beyond(2, w) {
-                    continue;
-                }
-                let left = self.block[2] - w / aw.stride;
-                let to = &mut padded[self.place([d, h, w])..][..left];
-                match aw.stride {
-                    1 => {
-                        let n = left.min(iw);
-                        to[..n].copy_from_slice(&x[..n]);
-                    }
+            (!beyond(0, d) && !beyond(1, h)).then(|| self.place([d, h, 0]))
+        });
+        let columns = (0..aw.stride.min(iw)).filter(|first| !beyond(2, first + aw.pad)).map(|first| {
+            let w = first + aw.pad;
+            let left = self.block[2] - w / aw.stride;
+            (first, self.place([0, 0, w]), (iw - first).div_ceil(aw.stride).min(left))
+        });
+        (self.lines, self.columns) = (lines.collect(), columns.collect());
+    }
+
+    /// Writes a plane into a padded one.
+    #[inline(always)]
+    fn pad<T: Copy>(&self, x: &[T], padded: &mut [T]) {
+        let stride = self.axes[2].stride;
+        for (x, line) in x.chunks_exact(self.input[2]).zip(&self.lines) {
+            let Some(line) = *line else { continue };
+            for &(first, at, n) in &self.columns {
+                let (x, to) = (&x[first..], &mut padded[line + at..][..n]);
+                match stride {
+                    1 => copy(&x[..n], to),
                     // Pairs are what compilers make vectors of.
                     2 => {
-                        let pairs = x[first..].chunks_exact(2);
+                        let pairs = x.chunks_exact(2);
                         let last = pairs.remainder().first();
-                        let pairs = pairs.map(|p| &p[0]).chain(last);
-                        to.iter_mut().zip(pairs).for_each(|(to, x)| *to = *x);
+                        for (to, pair) in to.iter_mut().zip(pairs) {
+                            *to = pair[0];
+                        }
+                        if let (Some(x), Some(to)) = (last, to.get_mut(x.len() / 2)) {
+                            *to = *x;
+                        }
                     }
-                    stride => {
-                        let some = x[first..].iter().step_by(stride);
-                        to.iter_mut().zip(some).for_each(|(to, x)| *to = *x);
-                    }
+                    _ => to.iter_mut().zip(x.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
                 }
             }
         }
@@ -223,6 +259,20 @@ impl Planes {
     }
 }
 
+/// [`Planes::pad`].
+struct Pad<'a, T> {
+    planes: &'a Planes,
+    x: &'a [T],
+    padded: &'a mut [T],
+}
+
+impl<T: Code> Work for Pad<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        self.planes.pad(self.x, self.padded);
+    }
+}
+
 /// Sums of shifted runs of `x` times weights, from `first` on.
 struct Runs<'a, T> {
     x: &'a [T],
@@ -236,15 +286,17 @@ impl<T: Code> Work for Runs<'_, T> {
     #[inline(always)]
     fn run(self) {
         for (i, out) in self.out.chunks_exact_mut(RUN).enumerate() {
-            let mut sums = [self.first; RUN];
+            let mut sums = [[self.first; LANES]; RUN / LANES];
             for (offset, w) in self.offsets.iter().zip(self.weights) {
                 let x = &self.x[offset + i * RUN..][..RUN];
                 // Sums of codes may wrap; those of steps, which they become, fit.
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum = sum.wrapping_add(w.wrapping_mul((*x).into()));
+                for (sums, x) in sums.iter_mut().zip(x.chunks_exact(LANES)) {
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum = sum.wrapping_add(w.wrapping_mul((*x).into()));
+                    }
                 }
             }
-            out.copy_from_slice(&sums);
+            out.copy_from_slice(sums.as_flattened());
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::dense::{LANES, Weights};
 use super::isa::{Isa, Work};
 use super::sums::{Element, Fill, Finish, Sum};
-use crate::graph::CodeParams;
+use crate::graph::{CodeParams, Scratch};
 use crate::quant::QParams;
 use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
@@ -87,11 +87,11 @@ pub(in crate::ops) struct Bytes<'a> {
 }
 
 impl Fill for Bytes<'_> {
-    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+    fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T> {
         let pixels = self.offsets.len() / self.taps;
         let channels = self.weights[0].channels;
         let mats = self.x.len() / self.stride;
-        let mut out = vec![T::default(); mats * pixels * channels];
+        let mut out = T::take(cx, mats * pixels * channels);
         if out.is_empty() {
             return out;
         }

@@ -1,6 +1,8 @@
 //! Tensors of codes, filled in parallel in the type of their elements.
 
 use super::isa::{Isa, Work};
+use super::sums::Element;
+use crate::graph::Scratch;
 use crate::ops::unary::CHUNK;
 use crate::tensor::{DType, Data, Tensor, element_count};
 use rayon::prelude::*;
@@ -15,11 +17,11 @@ pub(in crate::ops) trait Codes: Sync {
 ///
 /// # Panics
 /// A type that has no codes, and codes of 4 bits outside their type.
-pub(in crate::ops) fn filled(dtype: DType, shape: &[usize], codes: &impl Codes) -> Tensor {
+pub(in crate::ops) fn filled(cx: &Scratch, dtype: DType, shape: &[usize], codes: &impl Codes) -> Tensor {
     let n = element_count(shape).expect("shape was checked");
     macro_rules! all {
         ($ty:ty) => {{
-            let mut y = vec![0 as $ty; n];
+            let mut y = <$ty as Element>::take(cx, n);
             y.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| {
                 #[allow(
                     clippy::cast_possible_truncation,
@@ -61,7 +63,7 @@ impl<C: Codes, T, N: Fn(i32) -> T + Copy> Work for Chunk<'_, C, T, N> {
 
 /// Codes of 8 bits at most through a table of codes of another type, which begins with the entry of the least code; `None`
 /// for wider ones.
-pub(in crate::ops) fn through(x: &Tensor, table: &[i32], dtype: DType) -> Option<Tensor> {
+pub(in crate::ops) fn through(cx: &Scratch, x: &Tensor, table: &[i32], dtype: DType) -> Option<Tensor> {
     if !matches!(x.data(), Data::I8(_) | Data::U8(_) | Data::I4(_) | Data::U4(_)) {
         return None;
     }
@@ -70,7 +72,7 @@ pub(in crate::ops) fn through(x: &Tensor, table: &[i32], dtype: DType) -> Option
     for (code, entry) in (low..).zip(table) {
         by_byte[usize::from(code.to_le_bytes()[0])] = *entry;
     }
-    Some(filled(dtype, x.shape(), &Through { bytes: x.bytes(), by_byte: &by_byte }))
+    Some(filled(cx, dtype, x.shape(), &Through { bytes: x.bytes(), by_byte: &by_byte }))
 }
 
 struct Through<'a> {
@@ -101,10 +103,10 @@ mod tests {
                 let table: Vec<i32> = (low..=high).map(entry).collect();
                 let x = Tensor::from_codes(from, &[40_000], &codes).unwrap();
                 let want: Vec<i32> = codes.into_iter().map(entry).collect();
-                let y = through(&x, &table, to).unwrap();
+                let y = through(&Scratch::new(), &x, &table, to).unwrap();
                 assert_eq!((y.dtype(), y.codes().unwrap()), (to, want), "{from} {to}");
             }
         }
-        assert!(through(&Tensor::from_i16([1], vec![0]), &[0], DType::I8).is_none());
+        assert!(through(&Scratch::new(), &Tensor::from_i16([1], vec![0]), &[0], DType::I8).is_none());
     }
 }

@@ -257,8 +257,8 @@ impl Op for Integer {
         Ok(out)
     }
 
-    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let y = self.op.integer(&self.params, inputs)?;
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let y = self.op.integer(cx, &self.params, inputs)?;
         let y =
             y.ok_or(OpError::Arithmetic { message: format!("{} has no integer form", self.op.def().name) })?;
         Ok(vec![y])

@@ -148,9 +148,9 @@ impl Op for Quantize {
         Ok(vec![TensorType { dtype: self.params.dtype(), shape: inputs[0].shape.clone() }])
     }
 
-    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         let numbers = Numbers { x: inputs[0].f32s(), step: self.params.step(0) };
-        Ok(vec![filled(self.params.dtype(), inputs[0].shape(), &numbers)])
+        Ok(vec![filled(cx, self.params.dtype(), inputs[0].shape(), &numbers)])
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

@@ -2,7 +2,7 @@
 
 use super::bytes::{Place, finished};
 use crate::graph::codes::codes_of;
-use crate::graph::{CodeOutput, CodeParams, OpError};
+use crate::graph::{CodeOutput, CodeParams, OpError, Scratch};
 use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
 use crate::tensor::{DType, Data, Tensor};
 use rayon::prelude::*;
@@ -127,22 +127,34 @@ impl Finish {
     }
 
     /// The output of all sums, in order.
-    pub(in crate::ops) fn apply<S: Sum>(&self, params: &CodeParams, shape: &[usize], sums: &[S]) -> Tensor {
-        self.output(params, shape, &Sums(sums))
+    pub(in crate::ops) fn apply<S: Sum>(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        shape: &[usize],
+        sums: &[S],
+    ) -> Tensor {
+        self.output(cx, params, shape, &Sums(sums))
     }
 
     /// The output that `fill` makes.
-    pub(in crate::ops) fn output(&self, params: &CodeParams, shape: &[usize], fill: &impl Fill) -> Tensor {
+    pub(in crate::ops) fn output(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        shape: &[usize],
+        fill: &impl Fill,
+    ) -> Tensor {
         let dtype = params.output.dtype();
         match dtype {
-            DType::F32 => Tensor::from_f32(shape, fill.run(self)),
-            DType::I32 => Tensor::from_i32(shape, fill.run(self)),
-            DType::I8 => Tensor::from_i8(shape, fill.run(self)),
-            DType::U8 => Tensor::from_u8(shape, fill.run(self)),
-            DType::I16 => Tensor::from_i16(shape, fill.run(self)),
-            DType::U16 => Tensor::from_u16(shape, fill.run(self)),
+            DType::F32 => Tensor::from_f32(shape, fill.run(cx, self)),
+            DType::I32 => Tensor::from_i32(shape, fill.run(cx, self)),
+            DType::I8 => Tensor::from_i8(shape, fill.run(cx, self)),
+            DType::U8 => Tensor::from_u8(shape, fill.run(cx, self)),
+            DType::I16 => Tensor::from_i16(shape, fill.run(cx, self)),
+            DType::U16 => Tensor::from_u16(shape, fill.run(cx, self)),
             DType::I4 | DType::U4 | DType::Bool => {
-                let bytes: Vec<i8> = fill.run(self);
+                let bytes: Vec<i8> = fill.run(cx, self);
                 let made = Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&bytes));
                 made.expect("codes were placed between their bounds")
             }
@@ -297,18 +309,27 @@ impl Rounded {
 /// How an output is filled, whatever the type of its elements.
 pub(in crate::ops) trait Fill {
     /// All elements.
-    fn run<T: Element>(&self, finish: &Finish) -> Vec<T>;
+    fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T>;
 }
 
 /// An element of an output.
 pub(in crate::ops) trait Element: Copy + Default + Send + Sync {
+    /// A vector of `n` elements with unspecified values.
+    fn take(_cx: &Scratch, n: usize) -> Vec<Self> {
+        vec![Self::default(); n]
+    }
+
     /// The elements that the sums of one channel become.
     fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]);
 }
 
 macro_rules! codes {
-    ($($ty:ty),+) => {
+    ($($ty:ty $(, $take:expr)?;)+) => {
         $(impl Element for $ty {
+            $(fn take(cx: &Scratch, n: usize) -> Vec<Self> {
+                $take(cx.take_bytes(n))
+            })?
+
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "placed between the type's codes")]
             #[inline(always)]
             fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
@@ -318,7 +339,7 @@ macro_rules! codes {
     };
 }
 
-codes!(i8, u8, i16, u16);
+codes!(i8, bytemuck::cast_vec; u8, std::convert::identity; i16; u16;);
 
 impl Element for i32 {
     #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
@@ -332,6 +353,10 @@ impl Element for i32 {
 }
 
 impl Element for f32 {
+    fn take(cx: &Scratch, n: usize) -> Vec<f32> {
+        cx.take(n)
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
     #[inline(always)]
     fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
@@ -348,9 +373,9 @@ impl Element for f32 {
 struct Sums<'a, S>(&'a [S]);
 
 impl<S: Sum> Fill for Sums<'_, S> {
-    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+    fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T> {
         const CHUNK: usize = 16 * 1024;
-        let mut out = vec![T::default(); self.0.len()];
+        let mut out = T::take(cx, self.0.len());
         let run = finish.inner.clamp(1, CHUNK);
         // Runs end where a channel does, and so do chunks of whole runs.
         let chunk = if run == finish.inner { CHUNK / run * run } else { run };

@@ -64,12 +64,13 @@ pub fn has_table(op: &dyn Op, input: DType) -> bool {
 
 /// The integer form of a function of one number.
 pub(in crate::ops) fn integer(
+    cx: &Scratch,
     op: &dyn Op,
     params: &CodeParams,
     inputs: &[Tensor],
 ) -> Result<Option<Tensor>, OpError> {
     let Some(entries) = entries(op, params)? else { return Ok(None) };
-    if let Some(y) = through(&inputs[0], &entries, params.output.dtype()) {
+    if let Some(y) = through(cx, &inputs[0], &entries, params.output.dtype()) {
         return Ok(Some(y));
     }
     let low = params.input(0)?.codes().0;
@@ -141,9 +142,9 @@ impl Op for Table {
         Ok(vec![TensorType { dtype: self.output.dtype(), shape: x.shape.clone() }])
     }
 
-    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         let table = codes_of(inputs, 1)?;
-        if let Some(y) = through(&inputs[0], &table, self.output.dtype()) {
+        if let Some(y) = through(cx, &inputs[0], &table, self.output.dtype()) {
             return Ok(vec![y]);
         }
         let (low, _) = inputs[0].dtype().limits().unwrap_or((0, 0));
