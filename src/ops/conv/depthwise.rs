@@ -290,9 +290,10 @@ impl<T: Code> Work for Runs<'_, T> {
             for (offset, w) in self.offsets.iter().zip(self.weights) {
                 let x = &self.x[offset + i * RUN..][..RUN];
                 // Sums of codes may wrap; those of steps, which they become, fit.
-                for (sums, x) in sums.iter_mut().zip(x.chunks_exact(LANES)) {
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = sum.wrapping_add(w.wrapping_mul((*x).into()));
+                // Counted, not zipped: compilers keep these sums in registers, and those of zipped slices in memory.
+                for (v, sums) in sums.iter_mut().enumerate() {
+                    for (lane, sum) in sums.iter_mut().enumerate() {
+                        *sum = sum.wrapping_add(w.wrapping_mul(x[v * LANES + lane].into()));
                     }
                 }
             }
