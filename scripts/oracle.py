@@ -284,9 +284,14 @@ def add(a, b, p, out, sign):
 
 
 def mean(sums, counts, p, out):
-    """Means of sums of steps: exact quotients where the scales are equal, else the multiplier of M / n."""
+    """Means of sums of steps: exact quotients where the scales are equal, else the multiplier of M / n. Without an output
+    quantizer numbers: the sum in float32 times the scale of a sum of n."""
+    s_x = p.scales[0]
+    if out is None:
+        scale = (np.float64(s_x) / np.maximum(counts, 1)).astype(np.float32)
+        return sums.astype(np.float32) * scale
     sums, counts = np.broadcast_arrays(objects(sums), objects(counts))
-    s_x, s_y = p.scales[0], out.scales[0]
+    s_y = out.scales[0]
     y = np.empty(sums.shape, object)
     flat = y.reshape(-1)
     for i, (s, n) in enumerate(zip(sums.reshape(-1), counts.reshape(-1))):
@@ -305,7 +310,7 @@ def integer(attrs, ins):
     assert attrs["requantize"] == "fixed" and attrs["rounding"] == "half_even"
     if op in ("Conv", "Gemm", "MatMul"):
         return multiply_add(op, ins, p, attrs, op_attrs)
-    out = Params(attrs, "out")
+    out = params(attrs, "out")
     if op in ("Add", "Sub"):
         v = add(p[0].steps(ins[0]), p[1].steps(ins[1]), p, out, 1 if op == "Add" else -1)
     elif op == "Mul":
@@ -323,7 +328,7 @@ def integer(attrs, ins):
         v = mean(sums, x.size // max(sums.size, 1), p[0], out)
     else:
         return None
-    return place(np.asarray(v), out, attrs)
+    return v if out is None else place(np.asarray(v), out, attrs)
 
 
 def quantize(attrs, x):

@@ -49,7 +49,7 @@ fn artefacts(dir: &Path, model: &Path, data: &str, more: &[&str]) -> (PathBuf, P
 }
 
 fn digits(dir: &Path) -> (PathBuf, PathBuf) {
-    let (g, q, _) = artefacts(dir, Path::new(MODEL), CALIB, &["--consistency", "4"]);
+    let (g, q, _) = artefacts(dir, Path::new(MODEL), CALIB, &[]);
     (g, q)
 }
 
@@ -84,7 +84,7 @@ fn a_target_is_fixed_at_level_4() {
     assert!(!other.exists());
     json(0, &["convert", text(&g), "--target", "samebit", "-o", text(&other)]);
     // At level 1 the target is open.
-    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &[]);
+    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &["--consistency", "1"]);
     let v = json(0, &["convert", text(&g), "--target", "onnxruntime", "-o", text(&other)]);
     assert_eq!(v["target"], "onnxruntime");
 }
@@ -333,14 +333,14 @@ fn list<'a>(v: &'a Value, name: &str) -> &'a Vec<Value> {
     v[name].as_array().unwrap_or_else(|| panic!("{name} in {v}"))
 }
 
-/// What may stay in floats: behind the last products.
+/// What may stay in floats: a softmax behind the last sums, and what moves its numbers.
 fn cnns_are_integer_but_for_their_tails() {
     let data = shared("data").expect("seen before");
     let cases = [
         ("resnet8_cifar10", 1),
         ("mobilenetv1_025_vww", 1),
-        ("squeezenet11_imagenet", 3),
-        ("ultraface_rfb320", 21),
+        ("squeezenet11_imagenet", 1),
+        ("ultraface_rfb320", 2),
     ];
     for (model, islands) in cases {
         let dir = tempfile::tempdir().expect("a folder");
@@ -350,15 +350,12 @@ fn cnns_are_integer_but_for_their_tails() {
         let toml = std::fs::read_to_string(&example).expect("an example");
         let set = dir.path().join("set.toml");
         std::fs::write(&set, toml.replace("../../../shared/data", text(&data))).expect("writes");
-        let (g, q, v) = artefacts(dir.path(), &onnx, text(&set), &["--consistency", "4"]);
+        let (g, q, v) = artefacts(dir.path(), &onnx, text(&set), &[]);
         let found = list(&v, "float_islands");
         assert_eq!(found.len(), islands, "{model}: {found:?}");
         for island in found {
-            let reason = island["reason"].as_str().expect("a reason");
-            assert!(reason.contains("nothing before it is quantized"), "{model}: {island}");
-            let op = island["op"].as_str().expect("an operator");
             assert!(
-                !["Conv", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool"].contains(&op),
+                ["Softmax", "Reshape"].contains(&island["op"].as_str().expect("an operator")),
                 "{model}: {island}"
             );
         }

@@ -261,7 +261,7 @@ fn calibrated(dir: &Path) -> (String, String) {
         data[i] = -1.0;
     }
     write_npy(&dir.join("bad.npy"), &Tensor::from_f32([8, 4], data)).expect("writes");
-    std::fs::write(dir.join("c.toml"), "preset = \"all-i8\"").expect("writes");
+    std::fs::write(dir.join("c.toml"), "preset = \"all-i8\"\nconsistency = 1").expect("writes");
     let (graph, bad) = (path("m.g"), path("bad.npy"));
     let (model, good, config) = (path("m.onnx"), path("good.npy"), path("c.toml"));
     json(0, &["calibrate", &model, "--data", &good, "--config", &config, "-o", &graph]);

@@ -50,7 +50,7 @@ fn calibration_keeps_every_scale_of_the_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let out = dir.path().join("g");
     let model = file("model.onnx");
-    let v = json(0, &["calibrate", text(&model), "--data", CALIB, "-o", text(&out)]);
+    let v = json(0, &["calibrate", text(&model), "--data", CALIB, "--consistency", "1", "-o", text(&out)]);
     let all = v["quantizers"].as_array().expect("a list");
     let count = |role: &str, dtype: &str| {
         all.iter().filter(|q| q["role"] == role && q["dtype"] == dtype && q["origin"] == "imported").count()

@@ -98,6 +98,10 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
             applied = done.map_err(|e| Error::Usage(format!("{}: {e}", path.display())))?;
         }
         (graph, prepared)
+    } else if loaded.stage.is_on_codes() {
+        let what = "its scales are part of its operators: calibrate the float model";
+        let stage = loaded.stage.name();
+        return Err(Error::Usage(format!("{}: is in stage {stage}: {what}", args.model.display())));
     } else {
         if args.config.is_some() || args.ranges.is_some() {
             let what =
@@ -110,7 +114,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
             return Err(Error::Usage(format!("{}: --consistency {level}: {what}", args.model.display())));
         }
         let profile = config.profile().map_err(|e| about(args, &e))?;
-        let target = Target { profile, level: config.consistency.unwrap_or(1) };
+        let target = Target { profile, level: config.level() };
         recalibration(loaded, args.observer.as_deref(), target).map_err(|e| about(args, &e))?
     };
     let device = Device::open(&args.common.device)?;

@@ -34,7 +34,7 @@ pub(super) struct ConvertArgs {
 
 impl ConvertArgs {
     pub(super) fn files(&self) -> Files<'_> {
-        Files::default().reads(&self.model).writes("-o", Some(&self.output))
+        Files::default().reads(&self.model).writes_binary("-o", Some(&self.output))
     }
 }
 

@@ -9,7 +9,6 @@ use crate::data::Dataset;
 use crate::data::shards::Shard;
 use crate::error::Error;
 use crate::gpu::Device;
-use crate::graph::Stage;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -73,12 +72,12 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome, Error> {
     let labels = args.model.iter().map(|path| path.display().to_string());
     let candidates = labels.zip(graphs).map(|(label, graph)| {
         // The other stages have no arithmetic of a target.
-        let on_codes = graph.stage == Stage::Quantized;
+        let on_codes = graph.stage.is_on_codes();
         let graph = if on_codes { args.profile.apply(&label, graph)? } else { graph };
         Ok(Candidate { label, graph })
     });
     let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
-    if args.profile.profile.is_some() && candidates.iter().all(|c| c.graph.stage != Stage::Quantized) {
+    if args.profile.profile.is_some() && candidates.iter().all(|c| !c.graph.stage.is_on_codes()) {
         return Err(Error::Usage(
             "--profile: no model is in stage quantized; `samebit convert` makes one".into(),
         ));

@@ -2,8 +2,10 @@
 
 mod calibrate;
 mod check;
+mod compile;
 mod convert;
 mod devices;
+mod edit;
 mod eval;
 mod files;
 mod import;
@@ -11,6 +13,7 @@ mod memory;
 mod merge;
 mod model;
 mod output;
+mod prepare;
 mod print;
 mod profile;
 mod quickstart;
@@ -66,6 +69,10 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Turn a calibrated graph into one on codes
     Convert(convert::ConvertArgs),
+    /// Change single quantizers of a calibrated graph: remove them, or give them another type, range, scale or state
+    Edit(edit::EditArgs),
+    /// Turn a graph on codes into a deployment file: small, checked, with memory and kernels chosen
+    Compile(compile::CompileArgs),
     /// Report what of a model is worth a look before and after calibration
     Check(check::CheckArgs),
     /// Statistics of every tensor of a model over a data set
@@ -137,6 +144,8 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Profile(a) => start(&a.common, a.files(), || profile::run(&a)),
         Command::Check(a) => start(&a.common, a.files(), || check::run(&a)),
         Command::Calibrate(a) => start(&a.common, a.files(), || calibrate::run(&a)),
+        Command::Edit(a) => start(&a.common, a.files(), || edit::run(&a)),
+        Command::Compile(a) => start(&a.common, a.files(), || compile::run(&a)),
         Command::Convert(a) => start(&a.common, a.files(), || convert::run(&a)),
         Command::Eval(a) => start(&a.common, a.files(), || eval::run(&a)),
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),

@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::model::{CutArgs, ProfileArg};
+use super::prepare::prepare;
 use super::{Common, Outcome, show};
 use crate::analysis::calibrate::{refuse_unfit, runnable};
 use crate::analysis::nan::Nans;
@@ -49,13 +50,17 @@ pub(super) struct RunArgs {
     /// Write the tensors to this folder
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
-    /// How to write them
+    /// Write the inputs to this folder as a host must give them: quantized as the model does first, as NAME.npy, and as
+    /// NAME.bin with rows padded to 16 bytes; index.json says what they are
+    #[arg(long, value_name = "DIR")]
+    prepare: Option<PathBuf>,
+    /// How to write the tensors
     #[arg(long, value_delimiter = ',', default_value = "npy", requires = "dump", value_enum)]
     format: Vec<Format>,
     /// Tensors to write beside the outputs: a pattern on their names, * is any text
     #[arg(long, value_name = "GLOB")]
     layers: Option<String>,
-    /// Layout of the input files (images are always channels last)
+    /// Layout of the input files (images are always channels last), and of prepared ones
     #[arg(long, value_enum, default_value = "nchw")]
     layout: InputLayout,
     /// Write tensors of codes as codes, with their scales in index.json, instead of what they stand for
@@ -73,7 +78,10 @@ impl RunArgs {
     pub(super) fn files(&self) -> Files<'_> {
         let file =
             |text: &'_ String| PathBuf::from(text.split_once('=').map_or(text.as_str(), |(_, file)| file));
-        let files = Files::default().reads(&self.model).fills("--dump", self.dump.as_deref());
+        let files = Files::default()
+            .reads(&self.model)
+            .fills("--dump", self.dump.as_deref())
+            .fills("--prepare", self.prepare.as_deref());
         self.input.iter().fold(files, |f, text| f.reads(&file(text)))
     }
 }
@@ -98,6 +106,9 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     }
     let inputs = read_inputs(&args.input, args.layout == InputLayout::Nhwc, &graph)?;
     let wanted = wanted(args, &graph)?;
+    let prepared =
+        args.prepare.as_deref().map(|dir| prepare(dir, &graph, &inputs, args.layout == InputLayout::Nhwc));
+    let prepared = prepared.transpose()?;
     let device = Device::open(&args.common.device)?;
     let names: Vec<String> = wanted.iter().map(|v| graph.value(*v).name.clone()).collect();
     let mut engine = Engine::new(graph, &device);
@@ -144,6 +155,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
         "dispatches": trace.dispatches,
         "cpu_ops": super::cpu_ops(&trace.cpu_ops),
         "outputs": outputs,
+        "prepared": prepared,
         "nan": super::nan_json(&nans),
         "seconds": seconds,
     })))

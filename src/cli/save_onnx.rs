@@ -10,6 +10,11 @@ pub(super) fn run(args: &ConversionArgs) -> Result<Outcome, Error> {
     let shown = output::shown(&args.output);
     let shown = shown.display();
     let graph = args.load()?;
+    if graph.stage.is_on_codes() {
+        let what = "operators on codes have no form in ONNX that keeps their bits; save the calibrated graph instead";
+        let stage = graph.stage.name();
+        return Err(Error::Usage(format!("{}: is in stage {stage}: {what}", args.model.display())));
+    }
     let exported = export(&graph).map_err(|e| Error::Usage(format!("{}: {e}", args.model.display())))?;
     output::save_bytes(&exported.model, &args.output)?;
     if !args.common.quiet {

@@ -1,5 +1,7 @@
 //! Where temporary tensors lie: colours, so that no buffer is both read and written in one dispatch; offsets by liveness.
 
+use crate::graph::Placed;
+
 /// A piece of memory that a plan needs for some time.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
@@ -29,6 +31,38 @@ pub(super) struct Placement {
     pub places: Vec<Place>,
     /// Bytes of each arena.
     pub arenas: Vec<u64>,
+}
+
+impl Placement {
+    /// Places that were chosen before, where they hold for these objects.
+    pub fn stored(placed: &Placed, objects: &[Object], align: u64, most: u64) -> Option<Placement> {
+        let places: Vec<Place> = placed
+            .tensors
+            .iter()
+            .map(|(arena, offset, _)| Place { arena: *arena, offset: *offset })
+            .collect();
+        let end = |i: usize| places[i].offset.checked_add(objects[i].bytes);
+        let holds = |(i, o): (usize, &Object)| {
+            let (at, bytes) = (places[i], placed.tensors[i].2);
+            let inside = placed.arenas.get(at.arena).is_some_and(|a| end(i).is_some_and(|end| end <= *a));
+            let apart = |j: usize| {
+                let alive = objects[j].first <= o.last && o.first <= objects[j].last;
+                let overlap = end(i) > Some(places[j].offset) && end(j) > Some(at.offset);
+                at.arena != places[j].arena || !(o.conflicts.contains(&j) || alive && overlap)
+            };
+            bytes == o.bytes && at.offset % align == 0 && inside && (0..i).all(apart)
+        };
+        let fits = places.len() == objects.len()
+            && placed.arenas.iter().all(|a| *a <= most)
+            && objects.iter().enumerate().all(holds);
+        fits.then(|| Placement { places, arenas: placed.arenas.clone() })
+    }
+
+    /// The same as data that can be kept.
+    pub fn keep(&self, objects: &[Object]) -> (Vec<u64>, Vec<(usize, u64, u64)>) {
+        let each = self.places.iter().zip(objects).map(|(p, o)| (p.arena, p.offset, o.bytes));
+        (self.arenas.clone(), each.collect())
+    }
 }
 
 /// Gives conflicting objects different colours, in order of their first use.

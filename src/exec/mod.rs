@@ -1,5 +1,6 @@
 //! Running graphs: one [`Engine`] over the CPU executor or a GPU.
 
+mod compile;
 mod cpu;
 mod engine;
 mod frames;
@@ -12,6 +13,7 @@ pub mod parity;
 pub mod plan;
 mod relayout;
 
+pub use compile::compile;
 pub use cpu::CpuExecutor;
 pub use engine::Engine;
 pub use gpu::GpuExecutor;

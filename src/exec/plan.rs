@@ -108,6 +108,8 @@ pub struct Plan {
     pub params: Vec<u8>,
     /// Bytes of each arena.
     pub arenas: Vec<u64>,
+    /// Arena, offset and bytes of each temporary tensor, in the order in which steps first touch them.
+    pub tensors: Vec<(usize, u64, u64)>,
     /// Constants that kernels read, with their bytes.
     pub constants: Vec<(Constant, u64)>,
     /// Words that operators computed for their kernels.

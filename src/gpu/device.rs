@@ -53,6 +53,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What every device has that WebGPU knows of.
+    pub fn least() -> Limits {
+        Limits::new(&wgpu::Limits::default())
+    }
+
     fn new(l: &wgpu::Limits) -> Limits {
         Limits {
             // Bindings are rounded up to 16 bytes.

@@ -1,15 +1,30 @@
 //! What the integer form of an operator computes with: parameters of codes, and the target's arithmetic.
 
-use super::op::OpError;
+use super::op::{OpError, QuantRule};
 use super::{Graph, ValueId};
 use crate::quant::{Arithmetic, QParams, Requantize, Step};
 use crate::tensor::{DType, Tensor, element_count};
 use std::collections::HashMap;
 
 impl Graph {
-    /// What the codes stand for that operators on codes and those that pass codes through give.
+    /// What the codes of inputs stand for, by what takes them.
+    fn input_params(&self) -> HashMap<ValueId, QParams> {
+        let mut taken: HashMap<ValueId, QParams> = HashMap::new();
+        for node in self.nodes().iter().rev() {
+            for (i, v) in node.inputs.iter().enumerate() {
+                let passes = i == 0 && matches!(node.op.quant_rule(), QuantRule::Codes);
+                let through = || taken.get(node.outputs.first()?).filter(|_| passes).cloned();
+                let params = node.op.takes(i).cloned().or_else(through);
+                let fits = |p: &QParams| self.value(*v).ty.dtype == p.dtype();
+                taken.extend(params.filter(fits).map(|p| (*v, p)));
+            }
+        }
+        self.inputs.iter().filter_map(|v| Some((*v, taken.remove(v)?))).collect()
+    }
+
+    /// What the codes stand for of inputs, and those that operators on codes and those that pass codes through give.
     pub fn code_params(&self) -> HashMap<ValueId, QParams> {
-        let mut out: HashMap<ValueId, QParams> = HashMap::new();
+        let mut out = self.input_params();
         for node in self.nodes() {
             let params = match node.op.codes() {
                 Some(output) => output.params().cloned(),

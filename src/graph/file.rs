@@ -1,22 +1,41 @@
 //! The graph file: safetensors whose tensors are the constants and whose metadata holds the graph as JSON.
 //!
 //! Metadata has two entries, `samebit` with the version of the format and `graph` with the JSON.
+//!
+//! A deployment file, stage `compiled`, is as small as it can be and knows when it was damaged: its JSON is deflated in a
+//! tensor `__program__`, codes of 4 bits lie two to a byte, the first in the low half, and in place of `graph` it has
+//! entries `compiled` with the version of this form, `memory` with [`Placed`] as JSON and `digest` with a SHA-256 of all
+//! else.
 
 use super::json::{self, JsonError};
-use super::{Graph, Lookup, ValueId};
+use super::{Graph, Lookup, Placed, Stage, ValueId};
 use crate::atomic::write_atomic;
 use crate::digest::Digest;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, TensorType};
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Version of the format, raised when readers of the old one would misread the new one.
 pub const VERSION: &str = "1";
+
+/// Version of the form of deployment files, likewise.
+pub const COMPILED: &str = "1";
+
+/// The tensor that holds the deflated JSON of a deployment file.
+const PROGRAM: &str = "__program__";
+
+/// Bytes of JSON beyond which a deployment file is refused.
+const MOST_JSON: u64 = 1 << 28;
 
 /// A graph file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +55,18 @@ pub enum FileError {
     Version {
         /// The version.
         found: String,
+    },
+    /// A form of deployment file that this program does not know.
+    #[error("deployment file of version {found:?}; supported: {COMPILED:?}; it takes a newer samebit")]
+    Compiled {
+        /// The version.
+        found: String,
+    },
+    /// A deployment file that is not what was written.
+    #[error("the deployment file is damaged: {what}; compile it again or copy it again")]
+    Damaged {
+        /// Where that was seen.
+        what: &'static str,
     },
     /// A tensor that is not one of ours.
     #[error("tensor {name:?}: {why}")]
@@ -67,7 +98,7 @@ fn keys(graph: &Graph) -> BTreeMap<ValueId, String> {
     let constants = (0u32..).zip(graph.values()).filter(|(_, v)| v.constant.is_some());
     let key = |name: &str| {
         let mut key = name.to_owned();
-        while key == "__metadata__" || (key != name && graph.find_value(&key).is_some()) {
+        while key == "__metadata__" || key == PROGRAM || (key != name && graph.find_value(&key).is_some()) {
             key.push('_');
         }
         key
@@ -95,27 +126,104 @@ pub fn write(graph: &Graph, to: &mut dyn io::Write) -> Result<(), FileError> {
 /// What a graph file consists of.
 struct Parts<'a> {
     header: Vec<u8>,
-    tensors: Vec<&'a Tensor>,
+    tensors: Vec<Part<'a>>,
+}
+
+/// A tensor of the file.
+struct Part<'a> {
+    key: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Part<'a> {
+    fn new(key: String, t: &'a Tensor, compiled: bool) -> Part<'a> {
+        if compiled && is_half_a_byte(t.dtype()) {
+            let low = |b: &u8| b & 0xf;
+            let pair = |p: &[u8]| low(&p[0]) | p.get(1).map_or(0, low) << 4;
+            let bytes: Vec<u8> = t.bytes().chunks(2).map(pair).collect();
+            return Part { key, dtype: Dtype::U8, shape: vec![bytes.len()], bytes: bytes.into() };
+        }
+        let (dtype, shape) = (stored(t.dtype()), t.shape().to_vec());
+        Part { key, dtype, shape, bytes: t.bytes().into() }
+    }
+}
+
+fn is_half_a_byte(dtype: DType) -> bool {
+    matches!(dtype, DType::I4 | DType::U4)
+}
+
+/// Codes of 4 bits of which two lay in a byte.
+fn unpacked(packed: &[u8], ty: &TensorType) -> Option<Tensor> {
+    let shape = ty.dims()?;
+    let count: usize = shape.iter().product();
+    let widened = |nibble: u8| match ty.dtype {
+        DType::I4 => ((nibble << 4).cast_signed() >> 4).cast_unsigned(),
+        _ => nibble,
+    };
+    let bytes: Vec<u8> =
+        packed.iter().flat_map(|b| [widened(b & 0xf), widened(b >> 4)]).take(count).collect();
+    (packed.len() == count.div_ceil(2)).then(|| Tensor::from_bytes(ty.dtype, &shape, &bytes))?
+}
+
+/// A hash of what a deployment file says, apart from the hash itself.
+fn digest_of<'a>(
+    entries: &BTreeMap<String, String>,
+    parts: impl Iterator<Item = (&'a str, Dtype, &'a [usize], &'a [u8])>,
+) -> String {
+    let mut digest = Digest::new();
+    for (name, text) in entries.iter().filter(|(name, _)| *name != "digest") {
+        digest.part(format!("{name} {text}"));
+    }
+    for (key, dtype, shape, bytes) in parts {
+        digest.part(format!("{key} {dtype} {shape:?}"));
+        digest.part(bytes);
+    }
+    digest.finish()
 }
 
 impl<'a> Parts<'a> {
     fn of(graph: &'a Graph) -> Result<Parts<'a>, FileError> {
         let keys = keys(graph);
-        let mut tensors: Vec<(&String, &Tensor)> =
-            keys.iter().filter_map(|(id, key)| Some((key, graph.value(*id).constant.as_ref()?))).collect();
+        let compiled = graph.stage == Stage::Compiled;
+        let mut tensors: Vec<Part> = keys
+            .iter()
+            .filter_map(|(id, key)| {
+                Some(Part::new(key.clone(), graph.value(*id).constant.as_ref()?, compiled))
+            })
+            .collect();
+        let json = json::write(graph, &keys).map_err(JsonError::from)?;
+        let mut entries = BTreeMap::from([("samebit".to_owned(), VERSION.to_owned())]);
+        if compiled {
+            let mut deflated = ZlibEncoder::new(Vec::new(), Compression::best());
+            deflated.write_all(json.as_bytes())?;
+            let bytes = deflated.finish()?;
+            let (key, dtype, shape) = (PROGRAM.to_owned(), Dtype::U8, vec![bytes.len()]);
+            tensors.push(Part { key, dtype, shape, bytes: bytes.into() });
+            let memory = serde_json::to_string(&graph.placed.as_deref()).map_err(JsonError::from)?;
+            entries.extend([("compiled".to_owned(), COMPILED.to_owned()), ("memory".to_owned(), memory)]);
+        } else {
+            entries.insert("graph".to_owned(), json);
+        }
         // Wide elements first, so that all are aligned.
-        tensors.sort_by_key(|(key, t)| (std::cmp::Reverse(t.dtype().size_bytes()), *key));
+        tensors.sort_by(|a, b| (b.dtype.bitsize(), &a.key).cmp(&(a.dtype.bitsize(), &b.key)));
+        if compiled {
+            let mut by_key: Vec<&Part> = tensors.iter().collect();
+            by_key.sort_by_key(|p| &p.key);
+            let parts = by_key.iter().map(|p| (p.key.as_str(), p.dtype, p.shape.as_slice(), &*p.bytes));
+            let digest = digest_of(&entries, parts);
+            entries.insert("digest".to_owned(), digest);
+        }
         let mut offset = 0;
         let mut infos = Vec::new();
-        for (key, t) in &tensors {
-            let end = offset + t.bytes().len();
-            let (dtype, shape) = (stored(t.dtype()), t.shape().to_vec());
-            infos.push(((*key).clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
+        for Part { key, dtype, shape, bytes } in &tensors {
+            let end = offset + bytes.len();
+            let info = TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (offset, end) };
+            infos.push((key.clone(), info));
             offset = end;
         }
-        let json = json::write(graph, &keys).map_err(JsonError::from)?;
-        let entries = [("samebit", VERSION.to_owned()), ("graph", json)];
-        let entries: HashMap<String, String> = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let entries: HashMap<String, String> = entries.into_iter().collect();
         let metadata = Metadata::new(Some(entries), infos).map_err(FileError::Form)?;
         let mut header = serde_json::to_value(&metadata).map_err(JsonError::from)?;
         // The entries come in the order of a hash map, but one graph is to have one file.
@@ -124,14 +232,21 @@ impl<'a> Parts<'a> {
         }
         let mut header = serde_json::to_vec(&header).map_err(JsonError::from)?;
         header.resize(header.len().next_multiple_of(8), b' ');
-        Ok(Parts { header, tensors: tensors.into_iter().map(|(_, t)| t).collect() })
+        Ok(Parts { header, tensors })
     }
 
     fn write(&self, w: &mut dyn io::Write) -> io::Result<()> {
         w.write_all(&(self.header.len() as u64).to_le_bytes())?;
         w.write_all(&self.header)?;
-        self.tensors.iter().try_for_each(|t| w.write_all(t.bytes()))
+        self.tensors.iter().try_for_each(|t| w.write_all(&t.bytes))
     }
+}
+
+/// Bytes of the constants of a graph as its file has them.
+pub fn constant_bytes(graph: &Graph) -> u64 {
+    let constants = graph.values().iter().filter_map(|v| v.constant.as_ref());
+    let compiled = graph.stage == Stage::Compiled;
+    constants.map(|t| Part::new(String::new(), t, compiled).bytes.len() as u64).sum()
 }
 
 /// A hash of a graph: its nodes, its outside and its constants, wherever it was read from.
@@ -167,35 +282,72 @@ pub fn from_bytes(bytes: &[u8], ops: Lookup) -> Result<Graph, FileError> {
     // The header's length is checked against the bytes, and that the tensors cover the rest exactly.
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(FileError::Form)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(FileError::Form)?;
-    let entry = |name: &'static str| {
-        metadata.metadata().as_ref().and_then(|m| m.get(name)).ok_or(FileError::NoEntry(name))
-    };
+    let entries: BTreeMap<String, String> = metadata.metadata().clone().into_iter().flatten().collect();
+    let entry = |name: &'static str| entries.get(name).ok_or(FileError::NoEntry(name));
     let version = entry("samebit")?;
     if version != VERSION {
         return Err(FileError::Version { found: version.clone() });
     }
-    let mut constants = BTreeMap::new();
-    for (name, view) in tensors.tensors() {
-        let fail = |why: String| FileError::Tensor { name: name.clone(), why };
-        let dtype = DType::ALL.into_iter().find(|d| stored(*d) == view.dtype());
-        let dtype = dtype.ok_or_else(|| {
-            fail(format!("element type {:?}; supported: f32, i32, bool, i8, u8", view.dtype()))
-        })?;
-        let t = Tensor::from_bytes(dtype, view.shape(), view.data());
-        let t = t.ok_or_else(|| fail(format!("{:?} {dtype} does not fit its bytes", view.shape())))?;
-        constants.insert(name, t);
-    }
+    let mut views = tensors.tensors();
+    views.sort_by(|a, b| a.0.cmp(&b.0));
+    let compiled = entries.get("compiled");
+    let (json, placed): (Cow<str>, Option<Placed>) = match compiled {
+        None => (entry("graph")?.into(), None),
+        Some(version) => {
+            if version != COMPILED {
+                return Err(FileError::Compiled { found: version.clone() });
+            }
+            let parts = views.iter().map(|(key, v)| (key.as_str(), v.dtype(), v.shape(), v.data()));
+            if *entry("digest")? != digest_of(&entries, parts) {
+                return Err(FileError::Damaged { what: "its digest is another" });
+            }
+            let program = views.iter().position(|(key, _)| key == PROGRAM);
+            let program = program.ok_or(FileError::Damaged { what: "it has no program" })?;
+            let (_, program) = views.swap_remove(program);
+            let mut json = String::new();
+            ZlibDecoder::new(program.data())
+                .take(MOST_JSON)
+                .read_to_string(&mut json)
+                .map_err(|_| FileError::Damaged { what: "its program cannot be inflated" })?;
+            (json.into(), serde_json::from_str(entry("memory")?).map_err(JsonError::from)?)
+        }
+    };
+    let views: HashMap<String, _> = views.into_iter().collect();
     let mut used = 0;
-    let graph = json::read(entry("graph")?, ops, &mut |key| {
-        let t = constants.get(key).cloned();
-        used += usize::from(t.is_some());
-        t
-    })?;
-    if used < constants.len() {
-        let why = format!("{} tensors, the graph has {used} constants", constants.len());
+    let mut wrong = None;
+    let mut graph = json::read(&json, ops, &mut |key, ty| {
+        let view = views.get(key)?;
+        used += 1;
+        let t = if compiled.is_some() && is_half_a_byte(ty.dtype) {
+            unpacked(view.data(), ty).ok_or_else(|| format!("its bytes are not codes of {ty}"))
+        } else {
+            tensor(ty.dtype, view.dtype(), view.shape(), view.data())
+        };
+        t.map_err(|why| wrong = Some(FileError::Tensor { name: key.to_owned(), why })).ok()
+    })
+    .map_err(FileError::from);
+    if let Some(wrong) = wrong {
+        graph = Err(wrong);
+    }
+    let mut graph = graph?;
+    if used < views.len() {
+        let why = format!("{} tensors, the graph has {used} constants", views.len());
         return Err(FileError::Tensor { name: "all".into(), why });
     }
+    if compiled.is_none() && graph.stage == Stage::Compiled {
+        return Err(FileError::NoEntry("compiled"));
+    }
+    graph.placed = placed.map(Arc::new);
     Ok(graph)
+}
+
+/// A tensor of a file, of the type that the graph says.
+fn tensor(dtype: DType, found: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
+    if stored(dtype) != found {
+        return Err(format!("element type {found}; the graph has {dtype}"));
+    }
+    let t = Tensor::from_bytes(dtype, shape, bytes);
+    t.ok_or_else(|| format!("{shape:?} {dtype} does not fit its bytes"))
 }
 
 /// Whether a file that starts with these bytes, and is this long, can be a graph file.

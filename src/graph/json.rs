@@ -272,7 +272,7 @@ pub(super) fn write(graph: &Graph, keys: &BTreeMap<ValueId, String>) -> Result<S
 pub(super) fn read(
     json: &str,
     ops: Lookup,
-    take: &mut dyn FnMut(&str) -> Option<Tensor>,
+    take: &mut dyn FnMut(&str, &TensorType) -> Option<Tensor>,
 ) -> Result<Graph, JsonError> {
     let g: GraphJson = serde_json::from_str(json)?;
     let unknown =
@@ -294,7 +294,7 @@ pub(super) fn read(
         check::size(&ty).map_err(|error| JsonError::Op { place, error })?;
         let constant = match v.constant {
             None => None,
-            Some(key) => match take(&key) {
+            Some(key) => match take(&key, &ty) {
                 None => return Err(JsonError::NoTensor { name: v.name, key }),
                 t => t,
             },

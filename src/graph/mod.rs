@@ -13,7 +13,7 @@
 //! 5. A dimension is an integer or k*N, with N the one symbolic batch. Axes mean what ONNX says they mean; memory
 //!    layout is no business of the graph. Rank is at most 6, elements of a concrete tensor at most 2^31.
 //! 6. Graph outputs are values of any kind, each listed once. Inputs are listed in the order of the file.
-//! 7. There are no quantizers in stage `float`, and operators on codes in stage `quantized` only. A quantizer with an owner stands for a tensor inside the integer form of
+//! 7. There are no quantizers in stage `float`, and operators on codes in stages `quantized` and `compiled` only. A quantizer with an owner stands for a tensor inside the integer form of
 //!    that node; nothing takes what it gives, and it is computed only where it is asked for.
 //!
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
@@ -26,6 +26,7 @@ pub mod file;
 mod json;
 pub mod lower;
 pub mod op;
+mod placed;
 pub mod sample;
 mod scratch;
 pub mod text;
@@ -35,6 +36,7 @@ pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
 pub use codes::{CodeOutput, CodeParams};
 pub use epilogue::Epilogue;
 pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Tap};
+pub use placed::Placed;
 pub use scratch::Scratch;
 pub use verify::GraphError;
 
@@ -67,11 +69,18 @@ pub enum Stage {
     FakeQuant,
     /// With operators on codes, and floats only where nothing else can be.
     Quantized,
+    /// The same as a deployment file has it, with memory and kernels chosen.
+    Compiled,
 }
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Stage; 3] = [Stage::Float, Stage::FakeQuant, Stage::Quantized];
+    pub const ALL: [Stage; 4] = [Stage::Float, Stage::FakeQuant, Stage::Quantized, Stage::Compiled];
+
+    /// Whether operators compute on codes.
+    pub fn is_on_codes(self) -> bool {
+        matches!(self, Stage::Quantized | Stage::Compiled)
+    }
 
     /// Its name in files, text and JSON.
     pub fn name(self) -> &'static str {
@@ -79,6 +88,7 @@ impl Stage {
             Stage::Float => "float",
             Stage::FakeQuant => "fake-quant",
             Stage::Quantized => "quantized",
+            Stage::Compiled => "compiled",
         }
     }
 }
@@ -163,6 +173,8 @@ pub struct Graph {
     pub stage: Stage,
     /// The target, in stages behind `float`.
     pub target: Option<Target>,
+    /// Memory and kernels, in stage `compiled`: followed where the plan of a run has the same tensors.
+    pub placed: Option<Arc<Placed>>,
     /// Values; the position is the id.
     values: Vec<Value>,
     /// Nodes in execution order.
@@ -181,6 +193,7 @@ impl Graph {
             name: name.into(),
             stage: Stage::Float,
             target: None,
+            placed: None,
             values: Vec::new(),
             nodes: Vec::new(),
             inputs: Vec::new(),
@@ -247,7 +260,7 @@ impl Graph {
         outputs: Vec<ValueId>,
     ) -> Result<Graph, GraphError> {
         let next_node = nodes.iter().map(|n| n.id.0.saturating_add(1)).max().unwrap_or(0);
-        let graph = Graph { name, stage, target, values, nodes, inputs, outputs, next_node };
+        let graph = Graph { name, stage, target, placed: None, values, nodes, inputs, outputs, next_node };
         graph.verify()?;
         Ok(graph)
     }

@@ -5,7 +5,7 @@ use super::codes::{CodeOutput, CodeParams};
 use super::lower::{Io, Kernel, Layouts, Lowering};
 use super::sample::{Rng, Sample};
 use super::scratch::Scratch;
-use crate::quant::Quantizer;
+use crate::quant::{QParams, Quantizer};
 use crate::tensor::{DType, Tensor, TensorType};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -100,6 +100,11 @@ pub trait Op: Debug + Send + Sync {
         None
     }
 
+    /// What the codes of an input stand for, for an operator that knows.
+    fn takes(&self, input: usize) -> Option<&QParams> {
+        self.integer_of()?.1.inputs.get(input)?.as_ref()
+    }
+
     /// Whether it has an integer form.
     fn has_integer_form(&self) -> bool {
         false
@@ -174,6 +179,8 @@ pub enum QuantRule<'a> {
     Codes,
     /// Inputs and outputs are codes, each with parameters of its own.
     Compute,
+    /// The same of one input whose codes are summed: where no quantizer follows, numbers come of the sums.
+    Mean,
     /// It is a quantizer.
     Quantizer(&'a Quantizer),
     /// Numbers into codes by scales and zero points that are inputs 1 and 2. Kept by import on constants, too, so that
@@ -184,6 +191,11 @@ pub enum QuantRule<'a> {
 }
 
 impl QuantRule<'_> {
+    /// Whether it computes with integers on codes with parameters of their own.
+    pub fn computes(&self) -> bool {
+        matches!(self, QuantRule::Gemm { .. } | QuantRule::Compute | QuantRule::Mean)
+    }
+
     /// Whether it runs in f32 when others are quantized.
     pub fn is_float(&self) -> bool {
         matches!(self, QuantRule::Float | QuantRule::Quantize(_) | QuantRule::Dequantize(_))

@@ -5,8 +5,8 @@
 //!
 //! Float sums are taken in f64 on the CPU; integers wrap. An empty row gives the identity of its reduction.
 
-use super::integer::device::{FinishParams, Finisher};
-use super::integer::sums::not_a_power;
+use super::integer::device::FinishParams;
+use super::integer::means::Means;
 use super::rows::{RowParams, Rows, sum};
 use crate::graph::codes::codes_of;
 use crate::graph::lower::{Io, Kernel, Layout, Layouts, Lowering, Operand, View, u32};
@@ -15,7 +15,6 @@ use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
 use crate::graph::{
     Attrs, CodeParams, Op, OpDef, OpError, Place, QuantRule, Reader, Scratch, attrs::normalize_axis,
 };
-use crate::quant::Mean;
 use crate::tensor::{DType, Data, Dim, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -453,7 +452,7 @@ impl Op for Reduce {
     }
 
     fn has_integer_form(&self) -> bool {
-        ["ReduceMean", "GlobalAveragePool"].contains(&self.row.def.name)
+        matches!(self.quant_rule(), QuantRule::Mean)
     }
 
     fn integer(
@@ -469,14 +468,11 @@ impl Op for Reduce {
         let shape = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let rows = Rows::linear(inputs[0].shape(), &self.axes(inputs[0].rank())?);
         let x = params.input(0)?;
-        let mean = Mean::new(params.arithmetic.requantize, x.scale(), params.output()?);
-        let factor = mean.factor(rows.len()).ok_or_else(not_a_power)?;
+        let means = Means::new(params, std::iter::once(rows.len()))?;
         let codes = codes_of(inputs, 0)?;
         let source = rows.gather(&codes);
         let row = |i: usize| &source[i * rows.len()..(i + 1) * rows.len()];
-        let of = |i: usize| mean.output().place(factor.apply(row(i).iter().map(|q| x.steps(*q)).sum()));
-        let y: Vec<i32> = (0..rows.count()).into_par_iter().map(of).collect();
-        Ok(Some(params.store(&shape, &y)))
+        Ok(Some(means.output(params, &shape, |i| (row(i).iter().map(|q| x.steps(*q)).sum(), 0))))
     }
 
     fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
@@ -488,9 +484,7 @@ impl Op for Reduce {
             return Ok(None);
         }
         let (rows, c) = self.device_rows(&io.inputs[0], &io.outputs[0])?;
-        let mean = Mean::new(params.arithmetic.requantize, params.input(0)?.scale(), params.output()?);
-        let factor = mean.factor(rows.len()).ok_or_else(not_a_power)?;
-        let finisher = Finisher::of_factors(params, &[factor])?;
+        let finisher = Means::new(params, std::iter::once(rows.len()))?.finisher(params)?;
         let of =
             MeanParams { finish: finisher.params, rows: rows.params(), c: u32(c), c4: u32(c.div_ceil(4)) };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
@@ -525,7 +519,8 @@ impl Op for Reduce {
     fn quant_rule(&self) -> QuantRule<'_> {
         match self.row.def.name {
             "ReduceMax" | "ReduceMin" | "GlobalMaxPool" => QuantRule::Codes,
-            "ReduceMean" | "ReduceSum" | "GlobalAveragePool" => QuantRule::Compute,
+            "ReduceMean" | "GlobalAveragePool" => QuantRule::Mean,
+            "ReduceSum" => QuantRule::Compute,
             _ => QuantRule::Float,
         }
     }

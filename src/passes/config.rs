@@ -31,7 +31,7 @@ pub struct QuantConfig {
     /// The profile of that target, where it comes from a file of its own.
     #[serde(skip)]
     pub profile: Option<Profile>,
-    /// Consistency level 0 to 4.
+    /// Consistency level 0 to 4; see [`QuantConfig::level`].
     pub consistency: Option<u8>,
     /// What finds ranges of activations, unless a rule says otherwise.
     pub observer: Option<ObserverText>,
@@ -182,7 +182,15 @@ pub struct ConfigError {
     pub message: String,
 }
 
+/// The simulation is the integer model, unless something else is asked.
+const EXACT: u8 = 4;
+
 impl QuantConfig {
+    /// The consistency level that is asked for.
+    pub fn level(&self) -> u8 {
+        self.consistency.unwrap_or(EXACT)
+    }
+
     /// A preset without rules.
     pub fn preset(preset: Preset) -> QuantConfig {
         QuantConfig { preset, ..QuantConfig::default() }

@@ -187,7 +187,7 @@ pub fn groups(graph: &Graph) -> Groups {
     // Products first, and from the back, so that of two products that are added the later one takes the addition.
     let all = graph.nodes().iter().enumerate().rev();
     let products = all.clone().filter(|(_, n)| is_gemm(n));
-    let others = all.filter(|(_, n)| matches!(n.op.quant_rule(), QuantRule::Compute));
+    let others = all.filter(|(_, n)| matches!(n.op.quant_rule(), QuantRule::Compute | QuantRule::Mean));
     for (first, node) in products.chain(others) {
         if claimed.contains(&first) {
             continue;

@@ -1,7 +1,9 @@
 //! Passes: from graph to graph. Each ends with a verified graph.
 
+pub mod code_io;
 pub mod config;
 pub mod convert;
+pub mod edit;
 pub mod from_qdq;
 pub mod from_qoperator;
 pub mod fuse;
@@ -39,6 +41,14 @@ pub enum PassError {
     /// A rule asks for what cannot be.
     #[error("rule {index}: {message}")]
     Rule {
+        /// Its position, from 1.
+        index: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// An edit asks for what cannot be.
+    #[error("edit {index}: {message}")]
+    Edit {
         /// Its position, from 1.
         index: usize,
         /// What is wrong.

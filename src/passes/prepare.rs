@@ -19,7 +19,7 @@ use super::recognise::{self, Attention, recognise};
 use super::rules::{Rules, Target};
 use crate::graph::{Graph, NodeId, QuantRule, Stage, ValueId};
 use crate::ops::fake_quant;
-use crate::quant::{Role, State};
+use crate::quant::{Profile, Role, State};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -88,7 +88,7 @@ fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared
     }
     let profile = config.profile().map_err(|e| PassError::Profile { message: e.to_string() })?;
     let groups = fuse::groups(graph);
-    let mut p = Placement::new(graph, config, &groups, model)?;
+    let mut p = Placement::new(graph, config, &groups, model, &profile)?;
     p.place();
     let forced = p.forced();
     let mut composites = p.attentions();
@@ -96,7 +96,7 @@ fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared
         p.seen.iter().filter(|i| !p.float[**i]).map(|i| graph.nodes()[*i].id).collect();
     let (mut prepared, mut observed) = insert(graph.clone(), &p.wanted, &p.uses, &p.rules, config, &profile)?;
     prepared.stage = Stage::FakeQuant;
-    let level = config.consistency.unwrap_or(1);
+    let level = config.level();
     let power_of_two = level == 2 || level == 3 || profile.shifts();
     prepared.target = Some(crate::graph::Target { profile, level });
     let inside = internals::declare(&mut prepared, &on_codes, observer(config), power_of_two)?;
@@ -184,6 +184,9 @@ struct Placement<'a> {
     attention: Vec<Attention>,
     /// Nodes that run in float: islands and the tail.
     float: Vec<bool>,
+    /// The last concatenations of what products give: their codes have 16 bits, where the target has these.
+    heads: HashSet<usize>,
+    wide_heads: bool,
     /// Quantizers to be.
     wanted: BTreeMap<Key, Wanted>,
     /// Which quantizer an input of a node takes.
@@ -204,12 +207,26 @@ struct Wanted {
     bound: Option<f32>,
 }
 
+impl Wanted {
+    /// Of what nothing on codes takes.
+    fn output(target: Target) -> Wanted {
+        Wanted { role: Role::Output, axis: None, target: Some(target), weight: false, bound: None }
+    }
+}
+
+/// Whether a node is a concatenation of numbers.
+fn is_head(graph: &Graph, i: usize) -> bool {
+    let node = &graph.nodes()[i];
+    node.op.def().name == "Concat" && graph.value(node.outputs[0]).ty.dtype == DType::F32
+}
+
 impl<'a> Placement<'a> {
     fn new(
         graph: &'a Graph,
         config: &'a QuantConfig,
         groups: &Groups,
         model: &Graph,
+        profile: &Profile,
     ) -> Result<Self, PassError> {
         let rules = Rules::new(config, graph, model)?;
         let mut p = Placement {
@@ -222,6 +239,8 @@ impl<'a> Placement<'a> {
             members: BTreeSet::new(),
             attention: recognise::attention(graph),
             float: Vec::new(),
+            heads: HashSet::new(),
+            wide_heads: profile.activations.contains(&DType::I16),
             wanted: BTreeMap::new(),
             uses: Vec::new(),
             queue: Vec::new(),
@@ -251,24 +270,53 @@ impl<'a> Placement<'a> {
         self.graph.nodes()[i].op.quant_rule()
     }
 
-    /// Marks what lies behind the last products as float, unless a rule wants it quantized. The rest of a product's
-    /// group stays with it.
+    /// Marks what lies behind the last sums - products, means, concatenations and maxima of these - as float, unless a
+    /// rule wants it quantized. The rest of a product's group stays with it.
     fn tail(&mut self) {
-        let mut before_product: HashSet<ValueId> = HashSet::new();
+        let sums = self.sums();
+        let mut before_sums: HashSet<ValueId> = HashSet::new();
         for (i, node) in self.graph.nodes().iter().enumerate().rev() {
             let asked = self.rules.activation(Target::Node(i)).is_some_and(|r| r.activation.is_some());
-            let product = matches!(node.op.quant_rule(), QuantRule::Gemm { .. });
-            if product || asked || node.outputs.iter().any(|v| before_product.contains(v)) {
-                before_product.extend(&node.inputs);
+            let before = node.outputs.iter().any(|v| before_sums.contains(v));
+            if before || asked || sums.contains(&i) {
+                if !before && is_head(self.graph, i) && !self.float[i] {
+                    self.heads.insert(i);
+                }
+                before_sums.extend(&node.inputs);
             } else {
                 self.float[i] = true;
             }
         }
     }
 
+    /// Products, and means, maxima and concatenations of what products give, by ways on which codes stay what they are
+    /// or are added.
+    fn sums(&self) -> HashSet<usize> {
+        let (mut sums, mut of_products) = (HashSet::new(), HashSet::<ValueId>::new());
+        for (i, node) in self.graph.nodes().iter().enumerate() {
+            let (rule, name) = (node.op.quant_rule(), node.op.def().name);
+            let product = matches!(rule, QuantRule::Gemm { .. });
+            let first = node.inputs.first().is_some_and(|v| of_products.contains(v));
+            let all = || node.inputs.iter().all(|v| of_products.contains(v));
+            let passes = match rule {
+                QuantRule::Mean | QuantRule::Codes | QuantRule::Clamp { .. } => first,
+                _ => (name == "Add" || is_head(self.graph, i)) && all(),
+            };
+            if self.float[i] || !(product || passes) {
+                continue;
+            }
+            of_products.extend(&node.outputs);
+            let largest = ["MaxPool", "GlobalMaxPool"].contains(&name);
+            if product || matches!(rule, QuantRule::Mean) || largest || is_head(self.graph, i) {
+                sums.insert(i);
+            }
+        }
+        sums
+    }
+
     fn place(&mut self) {
         for i in 0..self.graph.nodes().len() {
-            let computes = matches!(self.rule_of(i), QuantRule::Gemm { .. } | QuantRule::Compute);
+            let computes = self.rule_of(i).computes();
             if computes && !self.float[i] {
                 self.queue.push(i);
             }
@@ -277,6 +325,12 @@ impl<'a> Placement<'a> {
         self.queue.extend(&self.members);
         while let Some(i) = self.queue.pop() {
             self.consume(i);
+        }
+        for i in self.heads.clone() {
+            let v = self.graph.nodes()[i].outputs[0];
+            let asked = self.rules.activation(Target::Node(i)).and_then(|r| r.activation);
+            let dtype = asked.map_or_else(|| self.default_dtype(i, Role::Output), |c| c.0);
+            self.wanted.insert((v, dtype), Wanted::output(Target::Node(i)));
         }
         self.outputs();
     }
@@ -400,6 +454,7 @@ impl<'a> Placement<'a> {
     fn default_dtype(&self, consumer: usize, role: Role) -> DType {
         match self.config.preset {
             _ if matches!(role, Role::Grid | Role::Tap) => DType::I16,
+            _ if self.wide_heads && self.heads.contains(&consumer) => DType::I16,
             Preset::Default | Preset::AllI8 => DType::I8,
             Preset::AllI16 => DType::I16,
             Preset::GemmI8 if matches!(self.rule_of(consumer), QuantRule::Gemm { .. }) => DType::I8,
@@ -427,14 +482,7 @@ impl<'a> Placement<'a> {
                         self.consume(i);
                     }
                 } else {
-                    let wanted = Wanted {
-                        role: Role::Output,
-                        axis: None,
-                        target: Some(target),
-                        weight: false,
-                        bound: None,
-                    };
-                    self.wanted.insert((*v, dtype), wanted);
+                    self.wanted.insert((*v, dtype), Wanted::output(target));
                 }
             }
         }

@@ -200,7 +200,7 @@ impl Checker<'_> {
                 }
                 continue;
             }
-            let computes = matches!(n.op.quant_rule(), QuantRule::Gemm { .. } | QuantRule::Compute);
+            let computes = n.op.quant_rule().computes();
             let v = n.outputs.first().filter(|_| computes);
             if v.is_some_and(|v| self.output_dtype(*v) == "f32") && self.graph.stage.name() != "float" {
                 row(&n.name, "no quantizer behind it");

@@ -7,7 +7,7 @@ pub(super) use watch::histogram;
 
 use super::super::ExecError;
 use super::super::fuse::Tail;
-use super::super::memory::{self, Object};
+use super::super::memory::{self, Object, Placement};
 use super::super::relayout::relayout;
 use super::{Constant, Memory, Plan, Segment, Span, Step, Transfer};
 use crate::gpu::Limits;
@@ -311,10 +311,20 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Kernels in the order in which they run.
+    fn kernels(&self) -> impl Iterator<Item = &'static str> {
+        self.segments.iter().flat_map(|s| &s.steps).map(|d| d.dispatch.kernel.name)
+    }
+
     /// Places the objects and turns drafts into steps.
     pub(super) fn finish(mut self) -> Result<Plan, ExecError> {
         let limits = self.limits;
-        let placed = memory::place(&self.objects, limits.storage_alignment, limits.buffer_bytes);
+        let (align, most) = (limits.storage_alignment, limits.buffer_bytes);
+        let stored =
+            self.graph.placed.as_ref().filter(|p| self.kernels().eq(p.kernels.iter().map(String::as_str)));
+        let stored = stored.and_then(|p| Placement::stored(p, &self.objects, align, most));
+        let placed = stored.unwrap_or_else(|| memory::place(&self.objects, align, most));
+        (self.plan.arenas, self.plan.tensors) = placed.keep(&self.objects);
         let span = |home: Home| match home {
             Home::Object(o) => {
                 let (at, bytes) = (placed.places[o], self.objects[o].bytes);
@@ -372,7 +382,6 @@ impl<'a> Builder<'a> {
             }
         }
         self.plan.segments = segments;
-        self.plan.arenas = placed.arenas;
         self.plan.upload_bytes = upload_bytes;
         self.plan.readback_bytes = readback_bytes;
         Ok(self.plan)

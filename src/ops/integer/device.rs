@@ -127,6 +127,12 @@ impl Finisher {
         Finisher::new(params, mode, table, factors.len() > 1)
     }
 
+    /// For integers that become numbers by one of several scales.
+    pub(in crate::ops) fn of_scales(params: &CodeParams, scales: &[f32]) -> Result<Finisher, OpError> {
+        let table = scales.iter().flat_map(|s| four([s.to_bits(), 0, 0])).collect();
+        Finisher::new(params, REAL, table, scales.len() > 1)
+    }
+
     /// For a kernel that reads words of its own.
     pub(in crate::ops) fn of_words(
         params: &CodeParams,

@@ -9,6 +9,7 @@ pub(super) mod device;
 pub(super) mod filled;
 pub(super) mod isa;
 mod lanes;
+pub(super) mod means;
 pub(super) mod qoperator;
 pub(super) mod quantize;
 pub(super) mod runtime;

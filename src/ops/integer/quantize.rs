@@ -189,6 +189,10 @@ impl Op for Dequantize {
         &DEQUANTIZE
     }
 
+    fn takes(&self, input: usize) -> Option<&QParams> {
+        (input == 0).then_some(&self.params)
+    }
+
     fn attrs(&self) -> Attrs {
         write(Attrs::new(), "codes", &self.params)
     }

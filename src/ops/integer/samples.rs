@@ -164,7 +164,7 @@ fn on_codes(
     let (least, most) = out.codes();
     let output = match rng.int(0, 5) {
         0 if channel_axis.is_some() => CodeOutput::Sums,
-        1 if channel_axis.is_some() => CodeOutput::Real,
+        1 if channel_axis.is_some() || matches!(op.quant_rule(), QuantRule::Mean) => CodeOutput::Real,
         2 => {
             let low = out.zero_points()[0].clamp(least, most);
             CodeOutput::Codes { params: out, low, high: most - (most - low) / 4 }

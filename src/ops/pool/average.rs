@@ -4,11 +4,11 @@ use super::window::{Axis, Window, WindowParams};
 use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
-use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::ops::broadcast::extent;
 use crate::ops::integer::device::{FinishParams, Finisher, MEAN_IN_F32, four};
-use crate::ops::integer::sums::not_a_power;
-use crate::quant::{Factor, Mean, Requantize};
+use crate::ops::integer::means::Means;
+use crate::quant::Requantize;
 use crate::tensor::{DType, Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -128,7 +128,8 @@ impl SumPool {
 
 /// Whether means are taken in f32, and the zero point is added before they are rounded, as ONNX Runtime does.
 fn in_f32(params: &CodeParams, axes: &[Axis; 3]) -> bool {
-    params.arithmetic.requantize == Requantize::Float && !axes.iter().all(Axis::is_whole)
+    let codes = params.output != CodeOutput::Real;
+    codes && params.arithmetic.requantize == Requantize::Float && !axes.iter().all(Axis::is_whole)
 }
 
 impl Op for SumPool {
@@ -195,35 +196,30 @@ impl Op for SumPool {
                 means.iter().map(|m| y.place_code(m / y.scale() + y.zero_point() as f32)).collect();
             return Ok(Some(params.store(&out, &codes)));
         }
-        let mean = Mean::new(params.arithmetic.requantize, x.scale(), params.output()?);
         let codes = codes_of(inputs, 0)?;
         let [d, h, w] = axes;
         let (plane, pixels) = (d.input * h.input * w.input, d.output * h.output * w.output);
-        // The factor of each position, which is the same in all planes.
-        let factors: Option<Vec<Factor>> = (0..pixels)
-            .map(|o| {
-                let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
-                let inside = d.taps(od).count() * h.taps(oh).count() * w.taps(ow).count();
-                let all = d.padded_taps(od) * h.padded_taps(oh) * w.padded_taps(ow);
-                mean.factor(if padded { all } else { inside })
-            })
-            .collect();
-        let factors = factors.ok_or_else(not_a_power)?;
-        let mut y = vec![0i32; out.iter().product()];
-        y.par_chunks_mut(pixels.max(1)).zip(codes.par_chunks(plane.max(1))).for_each(|(y, codes)| {
-            for (o, y) in y.iter_mut().enumerate() {
-                let (od, oh, ow) = (o / w.output / h.output, o / w.output % h.output, o % w.output);
-                let mut sum = 0i64;
-                for pd in d.taps(od) {
-                    for ph in h.taps(oh) {
-                        let row = &codes[(pd * h.input + ph) * w.input..][..w.input];
-                        sum += w.taps(ow).map(|p| x.steps(row[p])).sum::<i64>();
-                    }
-                }
-                *y = mean.output().place(factors[o].apply(sum));
-            }
+        let place = |o: usize| (o / w.output / h.output, o / w.output % h.output, o % w.output);
+        // The same for a position in all planes.
+        let counts = (0..pixels).map(place).map(|(od, oh, ow)| {
+            let inside = d.taps(od).count() * h.taps(oh).count() * w.taps(ow).count();
+            let all = d.padded_taps(od) * h.padded_taps(oh) * w.padded_taps(ow);
+            if padded { all } else { inside }
         });
-        Ok(Some(params.store(&out, &y)))
+        let means = Means::new(params, counts)?;
+        let y = means.output(params, &out, |i| {
+            let (codes, o) = (&codes[i / pixels * plane..][..plane], i % pixels);
+            let (od, oh, ow) = place(o);
+            let mut sum = 0i64;
+            for pd in d.taps(od) {
+                for ph in h.taps(oh) {
+                    let row = &codes[(pd * h.input + ph) * w.input..][..w.input];
+                    sum += w.taps(ow).map(|p| x.steps(row[p])).sum::<i64>();
+                }
+            }
+            (sum, o)
+        });
+        Ok(Some(y))
     }
 
     fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
@@ -235,19 +231,16 @@ impl Op for SumPool {
         let params = &if padded { params.clone() } else { params.of_mean() };
         let (x, y) = (&io.inputs[0], &io.outputs[0]);
         let axes = self.window.axes(&x.shape).ok_or_else(|| OpError::shape(0, "one that fits", &x.ty()))?;
-        let (of_x, of_y) = (params.input(0)?, params.output()?);
         let finisher = if in_f32(params, &axes) {
-            let scales = [of_x.scale(), of_y.scale()].map(f32::to_bits);
+            let scales = [params.input(0)?.scale(), params.output()?.scale()].map(f32::to_bits);
             Finisher::of_words(
                 params,
                 MEAN_IN_F32,
                 scales.into_iter().flat_map(|s| four([s, 0, 0])).collect(),
             )?
         } else {
-            let mean = Mean::new(params.arithmetic.requantize, of_x.scale(), of_y);
             let taps = axes.iter().map(|a| a.kernel).product::<usize>();
-            let factors: Option<Vec<Factor>> = (0..=taps).map(|n| mean.factor(n)).collect();
-            Finisher::of_factors(params, &factors.ok_or_else(not_a_power)?)?
+            Means::new(params, 0..=taps)?.finisher(params)?
         };
         let [n4, _, c, c4] = extent(y);
         let of = MeanParams {
@@ -287,7 +280,7 @@ impl Op for SumPool {
     fn quant_rule(&self) -> QuantRule<'_> {
         match self.kind {
             Kind::Lp { .. } => QuantRule::Float,
-            _ => QuantRule::Compute,
+            Kind::Average { .. } => QuantRule::Mean,
         }
     }
 }

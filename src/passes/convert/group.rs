@@ -99,8 +99,10 @@ pub(super) fn chain(
             .collect()
     };
     let found = ends(graph, users, chain.output);
-    if !matches!(node.op.quant_rule(), QuantRule::Gemm { .. }) || !found.is_empty() {
-        return with(&chain, found);
+    match node.op.quant_rule() {
+        QuantRule::Mean if found.is_empty() => return vec![chain],
+        QuantRule::Gemm { .. } if found.is_empty() => {}
+        _ => return with(&chain, found),
     }
     // Additions behind a product: of a constant for each channel, of a tensor of its shape.
     let mut plain = chain.clone();

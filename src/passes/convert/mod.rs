@@ -132,7 +132,7 @@ pub fn simulated(graph: Graph) -> Result<Graph, PassError> {
 /// # Errors
 /// A graph that has no operators on codes.
 pub fn as_profile(mut graph: Graph, profile: &Profile) -> Result<Graph, PassError> {
-    if graph.stage != Stage::Quantized {
+    if !graph.stage.is_on_codes() {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Quantized.name() });
     }
     for i in 0..graph.nodes().len() {
@@ -392,7 +392,7 @@ impl<'a> Conversion<'a> {
                     self.weights_with_several_scales(node)
                 }
             }
-            QuantRule::Compute => {
+            QuantRule::Compute | QuantRule::Mean => {
                 let f32s = node.inputs.iter().filter(|v| self.from.value(**v).ty.dtype == DType::F32);
                 let concat = node.op.def().name == "Concat";
                 let table = || {
@@ -406,7 +406,7 @@ impl<'a> Conversion<'a> {
                     Some("what it computes inside was not observed: calibrate the model first".to_owned())
                 } else if !f32s.clone().all(coded) {
                     Some("an input has no quantizer".to_owned())
-                } else if self.ends(node).is_empty() {
+                } else if !matches!(rule, QuantRule::Mean) && self.ends(node).is_empty() {
                     Some("no quantizer follows it".to_owned())
                 } else {
                     None

@@ -36,7 +36,7 @@ fn quantizer(
         Role::Constant | Role::Weight => Scheme::SymmetricNarrow,
         _ => Scheme::Symmetric,
     };
-    let level = config.consistency.unwrap_or(1);
+    let level = config.level();
     spec.power_of_two = (level == 2 && wanted.role != Role::Weight) || level == 3 || profile.shifts();
     let fixed = rule.filter(|_| !from_values);
     let bad = |error| PassError::Quant { node: label.to_owned(), error };
