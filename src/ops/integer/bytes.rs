@@ -265,3 +265,96 @@ mod avx512 {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::CodeOutput;
+    use crate::graph::sample::Rng;
+    use crate::quant::{Adder, Arithmetic, Requantize, Requantizer, Rounding};
+    use crate::tensor::DType;
+
+    const CHANNELS: usize = 3;
+    const PIXELS: usize = 77;
+
+    fn params(requantize: Requantize, rounding: Rounding, added: bool, output: QParams) -> CodeParams {
+        let x = QParams::per_tensor(DType::U8, 0.03, 128).unwrap();
+        // Shifts that are small, usual, and beyond 32 bits.
+        let w = QParams::new(DType::I8, false, vec![0.9, 1e-4, 1e-11], vec![0; CHANNELS], Some(0)).unwrap();
+        CodeParams {
+            inputs: vec![Some(x), Some(w), None],
+            output: CodeOutput::codes(output),
+            internals: Vec::new(),
+            addend: added.then(|| QParams::per_tensor(DType::I8, 0.7, -128).unwrap()),
+            bound: 1 << 30,
+            arithmetic: Arithmetic { requantize, rounding, ..Arithmetic::default() },
+        }
+    }
+
+    /// Against the rules of [`crate::quant`], element by element.
+    #[test]
+    fn sums_become_the_same_codes_with_any_instructions() {
+        let mut rng = Rng::new(12);
+        let draw = |rng: &mut Rng, most: i32| {
+            let any = rng.code(-most, most);
+            rng.pick(&[-most, most, any % 1000, any])
+        };
+        for (requantize, added) in [
+            (Requantize::Fixed, false),
+            (Requantize::Fixed, true),
+            (Requantize::DoublingAway, false),
+            (Requantize::DoublingUp, false),
+            (Requantize::Float, false),
+        ] {
+            for rounding in Rounding::ALL {
+                for (dtype, zero) in [(DType::I8, 5), (DType::I8, -128), (DType::I8, 127)] {
+                    let p =
+                        params(requantize, rounding, added, QParams::per_tensor(dtype, 0.5, zero).unwrap());
+                    let bias: Vec<i32> = (0..CHANNELS).map(|_| draw(&mut rng, 1 << 20)).collect();
+                    let addend: Vec<i8> =
+                        (0..CHANNELS * PIXELS).map(|_| i8::try_from(draw(&mut rng, 127)).unwrap()).collect();
+                    let sums: Vec<i32> = (0..CHANNELS * PIXELS).map(|_| draw(&mut rng, 1 << 30)).collect();
+                    let shape = [1, CHANNELS, PIXELS];
+                    let mut inputs = vec![Tensor::zeros(DType::U8, [1]), Tensor::zeros(DType::I8, [1])];
+                    inputs.push(Tensor::from_i32([CHANNELS], bias.clone()));
+                    if added {
+                        inputs.push(Tensor::from_i8(shape, addend.clone()));
+                    }
+                    let finish = Finish::new(&p, &inputs, &shape, 1).unwrap();
+                    let (x, y) = (p.input(0).unwrap(), p.output().unwrap());
+                    let scales = p.inputs[1].as_ref().unwrap().scales();
+                    let one = |channel: usize, at: usize| {
+                        let sum = i64::from(sums[at]) + i64::from(bias[channel]);
+                        match &p.addend {
+                            Some(a) => {
+                                let a = a.step(0);
+                                let adder = Adder::new(rounding, x.scale(), scales, p.bound, &a, y);
+                                adder.apply(channel, sum, a.steps(addend[at].into()))
+                            }
+                            None => {
+                                let r = Requantizer::new(requantize, rounding, x.scale(), scales, y);
+                                r.unwrap().apply(channel, sum)
+                            }
+                        }
+                    };
+                    for channel in 0..CHANNELS {
+                        let at = channel * PIXELS;
+                        let want: Vec<i32> = (at..at + PIXELS).map(|i| one(channel, i)).collect();
+                        for isa in Isa::all() {
+                            let mut out = [0i8; PIXELS];
+                            let place = Place { channel, at, step: 1 };
+                            let sums = &sums[at..at + PIXELS];
+                            isa.run(Row { finish: &finish, place, sums, out: &mut out });
+                            let got = out.map(i32::from);
+                            assert_eq!(
+                                got[..],
+                                want,
+                                "{requantize} {rounding} {added} {zero} {channel} {isa:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

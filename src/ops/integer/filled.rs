@@ -109,4 +109,36 @@ mod tests {
         }
         assert!(through(&Scratch::new(), &Tensor::from_i16([1], vec![0]), &[0], DType::I8).is_none());
     }
+
+    #[test]
+    fn numbers_are_quantized_alike_with_any_instructions() {
+        use crate::quant::{Division, QParams, Rounding};
+        struct Numbers(Vec<f32>, crate::quant::Step);
+        impl Codes for Numbers {
+            #[inline(always)]
+            fn write<T>(&self, at: usize, out: &mut [T], narrow: impl Fn(i32) -> T + Copy) {
+                self.1.quantize_all(&self.0[at..at + out.len()], out, narrow);
+            }
+        }
+        // Halves and their neighbours, what saturates, and what is no number.
+        let halves = (-300..300).map(|i| (i as f32 + 0.5) * 0.25);
+        let near = halves.flat_map(|v| [v.next_down(), v, v.next_up()]);
+        let all = near.chain([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-45]);
+        let x: Vec<f32> = all.collect();
+        for rounding in Rounding::ALL {
+            for division in Division::ALL {
+                for zero in [-128, 127, 3] {
+                    let q = QParams::per_tensor(DType::I8, 0.25, zero).unwrap();
+                    let step = q.rounded(rounding).divided(division).step(0);
+                    let want: Vec<i32> = x.iter().map(|x| step.quantize(*x)).collect();
+                    for isa in Isa::all() {
+                        let mut got = vec![0; x.len()];
+                        let codes = &Numbers(x.clone(), step);
+                        isa.run(Chunk { codes, at: 0, out: &mut got, narrow: |code: i32| code });
+                        assert_eq!(got, want, "{rounding} {division} {zero} {isa:?}");
+                    }
+                }
+            }
+        }
+    }
 }

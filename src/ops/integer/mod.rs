@@ -12,6 +12,7 @@ mod lanes;
 pub(super) mod means;
 pub(super) mod qoperator;
 pub(super) mod quantize;
+mod rounded;
 pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;

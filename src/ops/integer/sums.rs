@@ -1,9 +1,10 @@
 //! Exact sums of products of codes on the CPU, and what targets make of them.
 
 use super::bytes::{Place, finished};
+use super::rounded::Rounded;
 use crate::graph::codes::codes_of;
 use crate::graph::{CodeOutput, CodeParams, OpError, Scratch};
-use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
+use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Step};
 use crate::tensor::{DType, Data, Tensor};
 use rayon::prelude::*;
 
@@ -241,67 +242,6 @@ impl Finish {
                 }
             }
             Ending::Sums | Ending::Real(_) => {}
-        }
-    }
-}
-
-/// A rounding shift of numbers below 2^62 to codes, in 64-bit arithmetic without branches.
-#[derive(Clone, Copy)]
-struct Rounded {
-    shift: u32,
-    half: i64,
-    zero: i32,
-    low: i32,
-    high: i32,
-}
-
-impl Rounded {
-    fn new(shift: i32, y: &Step) -> Rounded {
-        let (low, high) = y.codes();
-        let shift = shift.unsigned_abs();
-        Rounded { shift, half: 1 << (shift - 1), zero: y.zero_point(), low, high }
-    }
-
-    #[inline(always)]
-    fn each<T>(
-        &self,
-        rounding: Rounding,
-        out: &mut [T],
-        number: impl Fn(usize) -> i64,
-        narrow: impl Fn(i32) -> T,
-    ) {
-        let Rounded { shift, half, .. } = *self;
-        match rounding {
-            Rounding::HalfEven => {
-                self.map(
-                    out,
-                    |i| {
-                        let p = number(i);
-                        (p + (half - 1) + ((p >> shift) & 1)) >> shift
-                    },
-                    narrow,
-                );
-            }
-            Rounding::HalfUp => self.map(out, |i| (number(i) + half) >> shift, narrow),
-            Rounding::HalfAway => {
-                self.map(
-                    out,
-                    |i| {
-                        let p = number(i);
-                        (p + half - i64::from(p < 0)) >> shift
-                    },
-                    narrow,
-                );
-            }
-        }
-    }
-
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
-    fn map<T>(&self, out: &mut [T], f: impl Fn(usize) -> i64, narrow: impl Fn(i32) -> T) {
-        let [zero, low, high] = [self.zero, self.low, self.high].map(i64::from);
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = narrow((f(i) + zero).clamp(low, high) as i32);
         }
     }
 }
