@@ -1,4 +1,5 @@
-"""The integer model of profile `samebit` computed a second time, in numpy and Python's integers.
+"""The integer model of profile `samebit` computed a second time, in numpy and Python's integers; also with the accumulator
+`saturating_i16_pairs`.
 
     oracle.py JOBS.json
 
@@ -216,6 +217,50 @@ def matmul_sums(op, a, b, attrs):
     return y
 
 
+def sums_of_pairs(a, w, z_a, z_w):
+    """[..., m, k] codes of u8 by [..., k, n] codes of i8, as vpmaddubsw sums them: products of elements 2j and 2j + 1
+    saturate in 16 bits. Zero points are taken off afterwards; z_w: [n] or [1]."""
+    k = a.shape[-1]
+    sums = z_w * (k * z_a - a.sum(-1)[..., None]) - z_a * w.sum(-2)[..., None, :]
+    a = np.concatenate([a, np.zeros(a.shape[:-1] + (-k % 4,), np.int64)], -1)
+    w = np.concatenate([w, np.zeros(w.shape[:-2] + (-k % 4,) + w.shape[-1:], np.int64)], -2)
+    for j in range(0, a.shape[-1], 2):
+        pair = a[..., j, None] * w[..., j, None, :] + a[..., j + 1, None] * w[..., j + 1, None, :]
+        sums = sums + np.clip(pair, -32768, 32767)
+    return sums
+
+
+def pairs(op, ins, p, attrs):
+    """Sums of products whose pairs saturate."""
+    shift = 128 if p[0].dtype == "i8" else 0
+    a, w, z_a = ins[0].astype(np.int64) + shift, ins[1].astype(np.int64), p[0].zeros[0] + shift
+    z_w = np.array(p[1].zeros, np.int64)
+    if op == "Gemm":
+        a = a.T if attrs.get("transA", 0) else a
+        w = w.T if attrs.get("transB", 0) else w
+    if op != "Conv":
+        squeeze = [ax for ax, v in ((-2, a), (-1, w)) if v.ndim == 1]
+        a, w = (a[None] if a.ndim == 1 else a), (w[:, None] if w.ndim == 1 else w)
+        y = sums_of_pairs(a, w, z_a, z_w)
+        for ax in squeeze:
+            y = np.squeeze(y, ax)
+        return y
+    # Padding is the code of zero; the channels of a group change fastest, then the taps in their order.
+    taps, _, _ = windows(a, attrs, z_a)
+    t, n, c = taps.shape[:3]
+    groups, o = attrs["group"], w.shape[0]
+    cg, og = c // groups, o // groups
+    z_w = np.broadcast_to(z_w, o)
+    out = []
+    for g in range(groups):
+        part = taps[:, :, g * cg : (g + 1) * cg].reshape(t, n, cg, -1)
+        part = part.transpose(1, 3, 0, 2).reshape(n, -1, t * cg)
+        of_group = slice(g * og, (g + 1) * og)
+        weights = w[of_group].reshape(og, cg, t).transpose(2, 1, 0).reshape(t * cg, og)
+        out.append(sums_of_pairs(part, weights, z_a, z_w[of_group]).transpose(0, 2, 1))
+    return np.concatenate(out, 1).reshape((n, o) + taps.shape[3:])
+
+
 def bound(x, w_steps, w_axis, bias, x_params, steps_w):
     """sum |w| * max |x - zp| + |bias|, the largest of all channels."""
     most = max(abs(x_params.low - x_params.zeros[0]), abs(x_params.high - x_params.zeros[0]))
@@ -230,7 +275,11 @@ def multiply_add(op, ins, p, attrs, op_attrs):
     addend = params(attrs, "addend")
     count = len(ins) - (addend is not None)
     bias = ins[2] if count > 2 else None
-    sums = conv_sums(x, w, op_attrs) if op == "Conv" else matmul_sums(op, x, w, op_attrs)
+    saturate = attrs["accumulator"] == "saturating_i16_pairs"
+    if saturate:
+        sums = pairs(op, ins, p, op_attrs)
+    else:
+        sums = conv_sums(x, w, op_attrs) if op == "Conv" else matmul_sums(op, x, w, op_attrs)
     channel = 1 if op == "Conv" else sums.ndim - 1
     if bias is not None:
         b = bias.reshape(-1).astype(np.int64)
@@ -251,6 +300,11 @@ def multiply_add(op, ins, p, attrs, op_attrs):
         bound(x, None, w_axis, None if bias is None else bias.reshape(-1), p[0], w),
         max(abs(addend.low - addend.zeros[0]), abs(addend.high - addend.zeros[0])),
     ]
+
+    if saturate:
+        # No pair loses more than what both products have beyond half of 2^15 - 1.
+        lost = np.maximum(255 * abs(ins[1].astype(np.int64)) - 16383, 0)
+        most[0] += int(lost.sum(axis=tuple(i for i in range(w.ndim) if i != w_axis % w.ndim)).max())
 
     def one(parts, s):
         reals = [s_x * s / s_y, addend.scales[0] / s_y]
@@ -308,6 +362,7 @@ def integer(attrs, ins):
     op_attrs = {k[3:]: v for k, v in attrs.items() if k.startswith("op.")}
     p = [params(attrs, f"in{i}") for i in range(len(ins))]
     assert attrs["requantize"] == "fixed" and attrs["rounding"] == "half_even"
+    assert attrs["accumulator"] in ("exact", "saturating_i16_pairs")
     if op in ("Conv", "Gemm", "MatMul"):
         return multiply_add(op, ins, p, attrs, op_attrs)
     out = params(attrs, "out")

@@ -27,6 +27,8 @@ fn main() {
     let trials = vec![
         trial("level_4_is_the_integer_model", false, level_4_is_the_integer_model),
         trial("a_target_is_fixed_at_level_4", false, a_target_is_fixed_at_level_4),
+        trial("sums_of_pairs_saturate_for_their_target", false, sums_of_pairs_saturate_for_their_target),
+        trial("types_that_sums_do_not_take_are_refused", false, types_that_sums_do_not_take_are_refused),
         trial("quantizers_without_parameters_are_listed", false, quantizers_without_parameters_are_listed),
         trial("comparing_nothing_is_not_equality", false, comparing_nothing_is_not_equality),
         trial("every_change_of_an_artefact_is_found", false, every_change_of_an_artefact_is_found),
@@ -87,6 +89,50 @@ fn a_target_is_fixed_at_level_4() {
     let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &["--consistency", "1"]);
     let v = json(0, &["convert", text(&g), "--target", "onnxruntime", "-o", text(&other)]);
     assert_eq!(v["target"], "onnxruntime");
+}
+
+const PAIRS: &str = "x86-avx2-saturating";
+
+fn sums_of_pairs_saturate_for_their_target() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &["--consistency", "1"]);
+    let converted = |target: &str| {
+        let q = dir.path().join(target);
+        let v = json(0, &["convert", text(&g), "--target", target, "-o", text(&q)]);
+        let bounds = v["accumulators"].as_array().expect("a list").iter().map(|a| a["bound"].as_u64());
+        (q, bounds.collect::<Option<Vec<u64>>>().expect("numbers"))
+    };
+    let ((exact, sums), (pairs, wider)) = (converted("onnxruntime"), converted(PAIRS));
+    // But for the sums the two targets are one, so that what differs is what saturates.
+    let v = json(1, &["verify", text(&exact), text(&pairs), "--data", EVAL, "--limit", "4"]);
+    assert!(v["consistent"] == false, "{v}");
+    assert!(sums.len() > 3 && sums.iter().zip(&wider).all(|(a, b)| a < b), "{sums:?} {wider:?}");
+    let as_pairs = ["--data", EVAL, "--limit", "4", "--profile", PAIRS];
+    let v = json(0, &[&["verify", text(&exact), text(&pairs)], &as_pairs[..]].concat());
+    assert!(v["consistent"] == true && v["compared_elements"].as_u64() > Some(10_000), "{v}");
+}
+
+fn types_that_sums_do_not_take_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "preset = \"all-i16\"\n").expect("writes");
+    let more = ["--consistency", "1", "--config", text(&config)];
+    let (g, q, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &more);
+    let other = dir.path().join("other");
+    refused(&["convert", text(&g), "--target", PAIRS, "-o", text(&other)], &["i16 codes", PAIRS, "u8, i8"]);
+    // A target that has i16, but sums that do not take it.
+    let target = dir.path().join("target.toml");
+    let profile = "name = \"wide\"\nabout = \"-\"\nactivations = [\"i16\"]\nweights = { types = [\"i8\"] }\n";
+    let sums = "[default]\naccumulator = \"saturating_i16_pairs\"\n";
+    std::fs::write(&target, profile.to_owned() + sums).expect("writes");
+    let args = ["convert", text(&g), "--target", text(&target), "-o", text(&other)];
+    refused(&args, &["saturating_i16_pairs", "i16 times i8", "another target"]);
+    assert!(!other.exists());
+    let run = ["verify", text(&q), text(&q), "--random", "1", "--profile", PAIRS];
+    refused(&run, &["--profile", PAIRS, "i16 times i8"]);
+    // Operators of ONNX Runtime with weights of u8.
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/onnxruntime/operators.onnx");
+    refused(&["verify", model, model, "--random", "1", "--profile", PAIRS], &["conv_0", "u8 times u8"]);
 }
 
 fn quantizers_without_parameters_are_listed() {

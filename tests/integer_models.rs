@@ -16,8 +16,15 @@ use support::{gpu, shared, trial};
 const MODELS: [&str; 4] =
     ["resnet8_cifar10", "mobilenetv1_025_vww", "squeezenet11_imagenet", "ultraface_rfb320"];
 
-const TARGETS: [&str; 6] =
-    ["samebit", "onnxruntime", "tflite-reference", "tflite-optimised", "tflite-single", "power-of-two"];
+const TARGETS: [&str; 7] = [
+    "samebit",
+    "onnxruntime",
+    "tflite-reference",
+    "tflite-optimised",
+    "tflite-single",
+    "x86-avx2-saturating",
+    "power-of-two",
+];
 
 fn main() {
     let absent = gpu().is_none() || shared("data/models").is_none();

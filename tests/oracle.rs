@@ -11,8 +11,8 @@ use samebit::graph::sample::Rng;
 use samebit::graph::{Attrs, Graph, Stage, ValueId, file};
 use samebit::onnx::ImportOptions;
 use samebit::ops::{build, fake_quant};
-use samebit::passes::convert::{ConvertOptions, convert};
-use samebit::quant::{Origin, QParams, Quantizer, Role, Spec};
+use samebit::passes::convert::{ConvertOptions, as_profile, convert};
+use samebit::quant::{Origin, Profile, QParams, Quantizer, Role, Spec};
 use samebit::tensor::{DType, Tensor, TensorType};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,9 @@ use support::binary::{samebit, text};
 use support::python::python;
 use support::{shared, trial};
 
-const FORMS: usize = 14;
+const FORMS: usize = 18;
+/// From here on pairs of products saturate.
+const PAIRS: usize = 14;
 const ROUNDS: u64 = 24;
 
 fn main() {
@@ -30,6 +32,7 @@ fn main() {
         trial("random_operators_are_the_oracles", without, random_operators_are_the_oracles),
         trial("models_are_the_oracles", no_models, models_are_the_oracles),
         trial("a_wrong_model_is_noticed", without, a_wrong_model_is_noticed),
+        trial("pairs_saturate_for_their_target_alone", without, pairs_saturate_for_their_target_alone),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -95,6 +98,7 @@ struct Sketch<'a> {
     graph: Graph,
     inputs: Vec<Tensor>,
     rng: &'a mut Rng,
+    pairs: bool,
 }
 
 const ACTIVATIONS: [DType; 6] = [DType::I8, DType::U8, DType::I8, DType::I16, DType::U16, DType::I4];
@@ -102,7 +106,11 @@ const WEIGHTS: [DType; 4] = [DType::I8, DType::I8, DType::I16, DType::I4];
 
 impl Sketch<'_> {
     fn params(&mut self, range: f32) -> QParams {
-        let dtype = self.rng.pick(&ACTIVATIONS);
+        let dtype = self.rng.pick(if self.pairs { &ACTIVATIONS[..2] } else { &ACTIVATIONS });
+        self.params_of(dtype, range)
+    }
+
+    fn params_of(&mut self, dtype: DType, range: f32) -> QParams {
         let (low, high) = dtype.limits().expect("codes");
         let zero = if self.rng.int(0, 3) == 0 { 0 } else { self.rng.code(low, high) };
         let scale = range / (high - low) as f32 * self.rng.float(-1.5, 1.5).exp2();
@@ -155,12 +163,14 @@ impl Sketch<'_> {
     /// Weights with one scale, or with one for each index of an axis.
     fn weights(&mut self, shape: &[usize], axis: usize) -> ValueId {
         let v = self.constant(shape, 1.0);
-        let dtype = self.rng.pick(&WEIGHTS);
-        let (_, high) = dtype.limits().expect("codes");
+        let dtype = if self.pairs { DType::I8 } else { self.rng.pick(&WEIGHTS) };
+        let (low, high) = dtype.limits().expect("codes");
         let n = if self.rng.int(0, 3) == 0 { 1 } else { shape[axis] };
         let scales: Vec<f32> = (0..n).map(|_| self.rng.float(-4.0, 0.3).exp2() / high as f32).collect();
         let axis = (n > 1 || shape[axis] == 1).then_some(axis);
-        let params = QParams::new(dtype, false, scales, vec![0; n], axis).expect("legal");
+        let some = self.pairs && self.rng.int(0, 2) == 0;
+        let zeros = (0..n).map(|_| if some { self.rng.code(low, high) } else { 0 }).collect();
+        let params = QParams::new(dtype, false, scales, zeros, axis).expect("legal");
         self.quantized(v, params, Role::Weight)
     }
 
@@ -247,10 +257,11 @@ impl Sketch<'_> {
         let x = self.input(&left, 4.0);
         let computed = self.rng.int(0, 1) == 0;
         let axis = right.len() - 1;
-        let w = match right.len() {
-            1 => self.input(&right, 2.0),
-            _ if computed => self.input(&right, 2.0),
-            _ => self.weights(&right, axis),
+        let w = if right.len() == 1 || computed {
+            let params = if self.pairs { self.params_of(DType::I8, 2.0) } else { self.params(2.0) };
+            self.input_of(&right, params)
+        } else {
+            self.weights(&right, axis)
         };
         let mut y = self.op("MatMul", Attrs::new(), &[x, w]);
         if right.len() > 1 && left.len() > 1 && self.rng.int(0, 1) == 0 {
@@ -349,14 +360,22 @@ impl Sketch<'_> {
     }
 }
 
+/// Profile `samebit` but for the sums.
+fn saturating() -> Profile {
+    let ops =
+        ["Conv", "Gemm", "MatMul"].map(|op| format!("[op.{op}]\naccumulator = \"saturating_i16_pairs\"\n"));
+    Profile::parse(&(Profile::default().source + &ops.concat())).expect("a profile")
+}
+
 fn case(rng: &mut Rng, form: usize, label: String) -> Case {
     let mut graph = Graph::new("case");
     graph.stage = Stage::FakeQuant;
-    let mut s = Sketch { graph, inputs: Vec::new(), rng };
+    let pairs = form >= PAIRS;
+    let mut s = Sketch { graph, inputs: Vec::new(), rng, pairs };
     match form {
-        0..=2 => s.conv(),
-        3 => s.gemm(),
-        4 => s.matmul(),
+        0..=2 | 14..=15 => s.conv(),
+        3 | 16 => s.gemm(),
+        4 | 17 => s.matmul(),
         5 => s.pair("Add"),
         6 => s.pair("Sub"),
         7 => s.pair("Mul"),
@@ -371,7 +390,8 @@ fn case(rng: &mut Rng, form: usize, label: String) -> Case {
         }
     }
     let Sketch { graph, inputs, .. } = s;
-    let converted = convert(&graph, &ConvertOptions::default()).unwrap_or_else(|e| panic!("{label}: {e}"));
+    let options = ConvertOptions { profile: pairs.then(saturating), ..ConvertOptions::default() };
+    let converted = convert(&graph, &options).unwrap_or_else(|e| panic!("{label}: {e}"));
     assert!(converted.islands.is_empty(), "{label}: {:?}", converted.islands);
     Case { label, graph: converted.graph, inputs, engine: None }
 }
@@ -454,4 +474,18 @@ fn a_wrong_model_is_noticed() {
     let (wrong, _) = differences(&changed);
     assert!(!wrong.is_empty());
     assert!(differences(&right).0.is_empty());
+}
+
+/// Run as another target, exact sums are saturating ones and the other way round; both differ.
+fn pairs_saturate_for_their_target_alone() {
+    let (mut same, mut other) = (Vec::new(), Vec::new());
+    for form in PAIRS..FORMS {
+        let case = case(&mut Rng::new(form as u64), form, format!("form {form}"));
+        let exact = as_profile(case.graph.clone(), &Profile::default()).expect("takes its types");
+        let back = as_profile(exact.clone(), &saturating()).expect("takes its types");
+        same.push(Case { engine: Some(back), ..case.clone() });
+        other.push(Case { engine: Some(exact), ..case });
+    }
+    assert_eq!(differences(&same).0, Vec::<String>::new());
+    assert_eq!(differences(&other).0.len(), other.len());
 }

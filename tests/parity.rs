@@ -397,6 +397,12 @@ const FAULTS: &[(&str, Fault)] = &[
     ("AveragePool", ("q |= ones(rest", "q &= ones(rest")),
     ("Mul", ("(p ^ q) < vec4<i32>(0)", "p < vec4<i32>(0)")),
     ("ReduceMean", ("select(0u, 1u, low < v.x)", "0u")),
+    ("Conv", ("clamp(both, V(-32768), V(32767))", "both")),
+    ("Conv", ("t * params.cg + c, steps", "c, steps")),
+    ("MatMul", ("V(-32768), V(32767)", "V(-32767), V(32767)")),
+    ("Gemm", ("+ zero * steps", "")),
+    ("MatMul", ("params.finish.x_zero + i32(SHIFT)", "params.finish.x_zero")),
+    ("Conv", ("add_to(s.sum, s.first)", "s.sum")),
 ];
 
 fn a_changed_constant_in_a_kernel_is_found() {

@@ -1,9 +1,9 @@
 //! Batches of matrix products with strides: what `MatMul` and `Gemm` compute.
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
-use super::integer::device::{FinishParams, Finisher, fits_32, products};
+use super::integer::device::{self, FinishParams, Finisher, fits_32, products};
 use super::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32, is_narrow, steps_of};
-use super::integer::{bytes, dense};
+use super::integer::{bytes, dense, pairs};
 use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
 use crate::graph::{CodeParams, OpError, Scratch};
@@ -85,7 +85,7 @@ macro_rules! kernel {
 }
 
 macro_rules! code_kernel {
-    ($name:literal, $sums:literal, $main:literal) => {
+    ($name:literal, $($sums:literal),+; $main:literal) => {
         crate::kernel!(
             $name,
             CodeProduct,
@@ -94,7 +94,7 @@ macro_rules! code_kernel {
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
                 "shared/finish.wgsl",
-                $sums,
+                $($sums,)+
                 "shared/product.wgsl",
                 "shared/product_codes.wgsl",
                 $main
@@ -105,11 +105,14 @@ macro_rules! code_kernel {
 
 static TILED: Kernel = kernel!("matmul", "matmul.wgsl");
 static BY_ROW: Kernel = kernel!("matmul_row", "matmul_row.wgsl");
-pub(super) static CODES_TILED: Kernel = code_kernel!("matmul_codes", "shared/sums_i32.wgsl", "matmul.wgsl");
+pub(super) static CODES_TILED: Kernel = code_kernel!("matmul_codes", "shared/sums_i32.wgsl"; "matmul.wgsl");
 pub(super) static CODES_BY_ROW: Kernel =
-    code_kernel!("matmul_codes_row", "shared/sums_i32.wgsl", "matmul_row.wgsl");
+    code_kernel!("matmul_codes_row", "shared/sums_i32.wgsl"; "matmul_row.wgsl");
 pub(super) static CODES_WIDE: Kernel =
-    code_kernel!("matmul_codes_wide", "shared/sums_i64.wgsl", "matmul_row.wgsl");
+    code_kernel!("matmul_codes_wide", "shared/sums_i64.wgsl"; "matmul_row.wgsl");
+/// Where pairs of products saturate.
+pub(super) static CODES_PAIRS: Kernel =
+    code_kernel!("matmul_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "matmul_pairs.wgsl");
 
 /// What [`Product::lower`] may name.
 pub(super) static KERNELS: &[&Kernel] = &[&TILED, &BY_ROW];
@@ -204,6 +207,28 @@ impl Product {
         y
     }
 
+    /// Sums whose pairs of neighbours along k saturate: exact ones, and what the pairs lose.
+    fn saturated(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Vec<i64>, OpError> {
+        let mut y: Vec<i64> = self.sums(&steps_of(params, inputs, 0)?, &steps_of(params, inputs, 1)?);
+        if y.is_empty() {
+            return Ok(y);
+        }
+        let [a, b] = pairs::codes(params, inputs)?;
+        for (z, y) in y.chunks_exact_mut(self.m * self.n).enumerate() {
+            let (a0, b0) = self.start(z);
+            let row = |k: usize| (0..self.n).map(move |j| b0 + k * self.b.0 + j * self.b.1);
+            let rows: Vec<i16> = (0..self.k).flat_map(row).map(|at| b[at]).collect();
+            y.par_chunks_exact_mut(self.n).enumerate().for_each(|(i, y)| {
+                let a = |k: usize| a[a0 + i * self.a.0 + k * self.a.1];
+                for (j, pair) in rows.chunks_exact(2 * self.n).enumerate() {
+                    let (first, second) = pair.split_at(self.n);
+                    pairs::lose(y, [a(2 * j), a(2 * j + 1)], [first, second]);
+                }
+            });
+        }
+        Ok(y)
+    }
+
     /// The integer form of 8-bit codes where the processor has instructions for them and the right operand is one matrix.
     fn of_bytes(
         &self,
@@ -256,6 +281,9 @@ impl Product {
         out: &[usize],
     ) -> Result<Tensor, OpError> {
         let finish = Finish::new(params, inputs, out, out.len() - 1)?;
+        if pairs::saturate(params) {
+            return Ok(finish.apply(cx, params, out, &self.saturated(params, inputs)?));
+        }
         if let Some(y) = self.of_bytes(cx, params, inputs, out, &finish) {
             return Ok(y);
         }
@@ -311,7 +339,9 @@ impl Product {
     }
     /// The dispatches of [`Product::integer`]. A bias has one element, or one a column.
     pub fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
-        let (kernel, invocations) = if !fits_32(params) {
+        let (kernel, invocations) = if pairs::saturate(params) {
+            (&CODES_PAIRS, self.m * self.n.div_ceil(ROW_COLUMNS))
+        } else if !fits_32(params) {
             (&CODES_WIDE, self.m * self.n.div_ceil(ROW_COLUMNS))
         } else if self.m <= FEW_ROWS {
             (&CODES_BY_ROW, self.m * self.n.div_ceil(ROW_COLUMNS))
@@ -339,9 +369,12 @@ impl Product {
         };
         let finisher = Finisher::of_products(params)?;
         let grid = flat_grid(self.batches() * invocations);
+        let dispatch =
+            |finish, bind: &[Operand]| Dispatch::new(kernel, &CodeProduct { finish, ..of }, bind, grid);
+        if std::ptr::eq(kernel, &CODES_PAIRS) {
+            return device::pairs(params, self.n, finisher, dispatch);
+        }
         let wide = std::ptr::eq(kernel, &CODES_WIDE);
-        Ok(products(params, &io.inputs[1], finisher, wide, |finish, bind| {
-            Dispatch::new(kernel, &CodeProduct { finish, ..of }, bind, grid)
-        }))
+        Ok(products(params, &io.inputs[1], finisher, wide, dispatch))
     }
 }

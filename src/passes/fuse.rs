@@ -4,7 +4,7 @@
 //! *Folding*: W' = W * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta.
 
 use super::PassError;
-use crate::graph::{AttrValue, Graph, Node, NodeId, QuantRule, ValueId};
+use crate::graph::{AttrValue, Graph, Node, NodeId, Op, QuantRule, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -173,7 +173,12 @@ impl Folding {
 
 /// The axis of constant weights along which output channels lie.
 pub(crate) fn channel_axis(node: &Node, rank: usize) -> Option<usize> {
-    match node.op.quant_rule() {
+    channel_axis_of(node.op.as_ref(), rank)
+}
+
+/// The same of an operator.
+pub(crate) fn channel_axis_of(op: &dyn Op, rank: usize) -> Option<usize> {
+    match op.quant_rule() {
         QuantRule::Gemm { channel_axis } => crate::graph::attrs::normalize_axis(channel_axis, rank),
         _ => None,
     }

@@ -16,7 +16,10 @@ pub enum Accumulator {
     Exact,
     /// In 32 bits, saturated when all is summed.
     Saturating32,
-    /// Pairs of products of codes of u8 and i8 saturate in 16 bits, then sums are exact: x86 before VNNI.
+    /// Pairs of products of codes of u8 and i8 saturate in 16 bits, as `vpmaddubsw` forms them; all else is exact: x86
+    /// before VNNI. Codes of i8 activations are taken with 128 added. Elements 2j and 2j + 1 are a pair: of a convolution
+    /// in the order of its taps, the channels of a group within them; padding is the zero point's code. Then zero points
+    /// are taken off: sum of sat(a * w + a' * w') - z_a * sum of w - z_w * sum of a + k * z_a * z_w.
     SaturatingPairs,
 }
 
@@ -31,6 +34,24 @@ impl Accumulator {
             Accumulator::Exact => "exact",
             Accumulator::Saturating32 => "saturating_i32",
             Accumulator::SaturatingPairs => "saturating_i16_pairs",
+        }
+    }
+
+    /// Whether it sums products of activations and weights of these types.
+    pub fn takes(self, activations: DType, weights: DType) -> bool {
+        self != Accumulator::SaturatingPairs
+            || ([DType::U8, DType::I8].contains(&activations) && weights == DType::I8)
+    }
+
+    /// How far it may take a sum of products from the exact one, as a sum of one such number for each weight's code,
+    /// whatever they are multiplied with and wherever they stand.
+    pub fn takes_away(self, weight: i32) -> u64 {
+        // Two products of at most 255 * |w| lose what they have beyond 2^15 - 1 together: no more than both have beyond
+        // half of it.
+        const HALF: u64 = 0x7fff / 2;
+        match self {
+            Accumulator::SaturatingPairs => (255 * u64::from(weight.unsigned_abs())).saturating_sub(HALF),
+            Accumulator::Exact | Accumulator::Saturating32 => 0,
         }
     }
 }

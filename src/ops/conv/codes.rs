@@ -2,9 +2,10 @@
 
 use super::window::{Window, three};
 use super::{Conv, DEPTHWISE_PIXELS, TILE, window_params};
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, flat_grid};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::{CodeParams, OpError};
-use crate::ops::integer::device::{FinishParams, Finisher, fits_32, products};
+use crate::ops::integer::device::{self, FinishParams, Finisher, fits_32, products};
+use crate::ops::integer::pairs;
 use crate::tensor::TensorType;
 
 crate::params! {
@@ -26,7 +27,7 @@ crate::params! {
 }
 
 macro_rules! kernel {
-    ($name:literal, $sums:literal, $main:literal) => {
+    ($name:literal, $($sums:literal),+; $main:literal) => {
         crate::kernel!(
             $name,
             Params,
@@ -36,7 +37,7 @@ macro_rules! kernel {
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
                 "shared/finish.wgsl",
-                $sums,
+                $($sums,)+
                 "shared/window.wgsl",
                 "shared/window_codes.wgsl",
                 "shared/slide.wgsl",
@@ -46,17 +47,23 @@ macro_rules! kernel {
     };
 }
 
-pub(in crate::ops) static DENSE: Kernel = kernel!("conv_codes", "shared/sums_i32.wgsl", "conv.wgsl");
+pub(in crate::ops) static DENSE: Kernel = kernel!("conv_codes", "shared/sums_i32.wgsl"; "conv.wgsl");
 pub(in crate::ops) static GROUPED: Kernel =
-    kernel!("conv_codes_grouped", "shared/sums_i32.wgsl", "conv_grouped.wgsl");
+    kernel!("conv_codes_grouped", "shared/sums_i32.wgsl"; "conv_grouped.wgsl");
 pub(in crate::ops) static DEPTHWISE: Kernel =
-    kernel!("conv_codes_depthwise", "shared/sums_i32.wgsl", "conv_depthwise.wgsl");
+    kernel!("conv_codes_depthwise", "shared/sums_i32.wgsl"; "conv_depthwise.wgsl");
 /// For sums of more than 32 bits, whatever the groups.
 pub(in crate::ops) static WIDE: Kernel =
-    kernel!("conv_codes_wide", "shared/sums_i64.wgsl", "conv_grouped.wgsl");
+    kernel!("conv_codes_wide", "shared/sums_i64.wgsl"; "conv_grouped.wgsl");
+/// Where pairs of products saturate, whatever the groups.
+pub(in crate::ops) static PAIRS: Kernel =
+    kernel!("conv_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "conv_pairs.wgsl");
 
 impl Conv {
     fn code_kernel(&self, params: &CodeParams, c_group: usize, o: usize) -> &'static Kernel {
+        if pairs::saturate(params) {
+            return &PAIRS;
+        }
         if !fits_32(params) {
             return &WIDE;
         }
@@ -96,10 +103,14 @@ impl Conv {
         let bias = params.inputs.len() > 2;
         let of = Params::new(&self.window, x, y, w[1], w[0] / self.groups, bias);
         let finisher = Finisher::of_products(params)?;
-        let wide = std::ptr::eq(kernel, &WIDE);
-        Ok(products(params, &io.inputs[1], finisher, wide, |finish, bind| {
+        let dispatch = |finish, bind: &[Operand]| {
             Dispatch::new(kernel, &Params { finish, ..of }, bind, flat_grid(invocations))
-        }))
+        };
+        if std::ptr::eq(kernel, &PAIRS) {
+            return device::pairs(params, y[1], finisher, dispatch);
+        }
+        let wide = std::ptr::eq(kernel, &WIDE);
+        Ok(products(params, &io.inputs[1], finisher, wide, dispatch))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 use rayon::prelude::*;
 
 /// Floats of gathered inputs that a thread keeps: they should stay in its second-level cache.
-const GATHERED: usize = 160 * 1024;
+pub(super) const GATHERED: usize = 160 * 1024;
 
 /// Most pixels of one product: the width of a panel of the product.
 const PIXELS: usize = 1024;
@@ -64,9 +64,9 @@ pub(super) fn conv(
 }
 
 pub(super) struct Shape {
-    pub(super) input: [usize; 3],
-    pub(super) output: [usize; 3],
-    pub(super) axes: [Axis; 3],
+    pub input: [usize; 3],
+    pub output: [usize; 3],
+    pub axes: [Axis; 3],
 }
 
 /// What a product takes beside its inputs.
@@ -77,12 +77,12 @@ struct Packed {
 
 impl Shape {
     /// All of it, to tell it from others.
-    pub(super) fn key(&self) -> Vec<usize> {
+    pub fn key(&self) -> Vec<usize> {
         let axes = self.axes.iter().flat_map(|a| [a.kernel, a.stride, a.dilation, a.pad]);
         self.input.into_iter().chain(self.output).chain(axes).collect()
     }
 
-    fn taps(&self) -> usize {
+    pub fn taps(&self) -> usize {
         self.axes.iter().map(|a| a.kernel).product()
     }
 
@@ -113,7 +113,7 @@ impl Shape {
     }
 
     /// Writes row (c, kd, kh, kw) = the inputs that meet this weight in output pixels `p0..p0 + n`.
-    fn gather<T: Copy + Default>(&self, image: &[T], p0: usize, n: usize, rows: &mut [T]) {
+    pub fn gather<T: Copy + Default>(&self, image: &[T], p0: usize, n: usize, rows: &mut [T]) {
         let [id, ih, iw] = self.input;
         let [ad, ah, aw] = self.axes;
         let mut rows = rows.chunks_exact_mut(n);

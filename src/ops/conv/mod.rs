@@ -5,6 +5,7 @@
 pub(super) mod codes;
 mod cpu;
 mod depthwise;
+mod pairs;
 mod samples;
 pub(super) mod window;
 
@@ -12,6 +13,7 @@ use crate::graph::epilogue::EpilogueParams;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::ops::integer::pairs::saturate;
 use crate::ops::integer::sums::{Finish, is_narrow, steps_of};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
@@ -178,6 +180,10 @@ impl Op for Conv {
         let types = [x, w].map(|s| TensorType::new(DType::F32, s.to_vec()));
         let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let finish = Finish::new(params, inputs, &out, 1)?;
+        if saturate(params) {
+            let sums = pairs::sums(&self.window, self.groups, params, inputs, &out)?;
+            return Ok(Some(finish.apply(cx, params, &out, &sums)));
+        }
         if let Some(y) = depthwise::of_codes(cx, &self.window, self.groups, params, inputs, &out, &finish) {
             return Ok(Some(y));
         }

@@ -221,10 +221,7 @@ pub(in crate::ops) fn products(
         temps.push(weights.size_bytes());
         tables.push(p.zero_points().iter().map(|z| z.cast_unsigned()).collect());
     }
-    // What is not there is not read.
-    let bias = Operand::Input(if params.inputs.len() > 2 { 2 } else { 0 });
-    let addend = Operand::Input(if params.addend.is_some() { params.inputs.len() } else { 0 });
-    let bind = [Operand::Input(0), w, bias, Operand::Table(0), addend, Operand::Output(0)];
+    let bind = bound(params, w);
     let finisher = if wide { finisher } else { finisher.of_32_bits() };
     let mut dispatch = finisher.told(make(finisher.params, &bind));
     if wide {
@@ -234,4 +231,28 @@ pub(in crate::ops) fn products(
     dispatches.push(dispatch);
     tables.insert(0, finisher.table);
     Lowering::Run { dispatches, temps, tables }
+}
+
+/// What kernels of products bind, with these weights. What is not there is not read.
+fn bound(params: &CodeParams, weights: Operand) -> [Operand; 6] {
+    let bias = Operand::Input(if params.inputs.len() > 2 { 2 } else { 0 });
+    let addend = Operand::Input(if params.addend.is_some() { params.inputs.len() } else { 0 });
+    [Operand::Input(0), weights, bias, Operand::Table(0), addend, Operand::Output(0)]
+}
+
+/// The same where pairs of products saturate: weights as they are, and the zero point of each of so many channels.
+pub(in crate::ops) fn pairs(
+    params: &CodeParams,
+    channels: usize,
+    finisher: Finisher,
+    make: impl FnOnce(FinishParams, &[Operand]) -> Dispatch,
+) -> Result<Lowering, OpError> {
+    let p = params.inputs.get(1).and_then(Option::as_ref);
+    let zeros = p.ok_or(OpError::Parameters { what: "input", index: 1 })?.zero_points();
+    let zero = |c: usize| zeros.get(c).or(zeros.last()).map_or(0, |z| z.cast_unsigned());
+    let zeros = (0..channels.next_multiple_of(4)).map(zero).collect();
+    let bind = [&bound(params, Operand::Input(1))[..], &[Operand::Table(1)]].concat();
+    let dispatch = make(finisher.params, &bind).with("SHIFT", u32::from(super::pairs::shift(params)));
+    let dispatches = vec![finisher.told(dispatch)];
+    Ok(Lowering::Run { dispatches, temps: Vec::new(), tables: vec![finisher.table, zeros] })
 }

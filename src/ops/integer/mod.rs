@@ -10,6 +10,7 @@ pub(super) mod filled;
 pub(super) mod isa;
 mod lanes;
 pub(super) mod means;
+pub(super) mod pairs;
 pub(super) mod qoperator;
 pub(super) mod quantize;
 mod rounded;
@@ -21,7 +22,9 @@ pub(super) mod table;
 use super::{binary, conv, identity, pool, product, reduce};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
-use crate::graph::{AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Scratch, Source};
+use crate::graph::{
+    AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source,
+};
 use crate::quant::{Accumulator, Arithmetic, Division, QParams, Requantize, Rounding};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use std::sync::Arc;
@@ -36,9 +39,11 @@ static KERNELS: &[&Kernel] = &[
     &conv::codes::GROUPED,
     &conv::codes::DEPTHWISE,
     &conv::codes::WIDE,
+    &conv::codes::PAIRS,
     &product::CODES_TILED,
     &product::CODES_BY_ROW,
     &product::CODES_WIDE,
+    &product::CODES_PAIRS,
     &binary::codes::ADD,
     &binary::codes::MUL,
     &identity::REQUANTIZE,
@@ -230,6 +235,9 @@ impl Op for Integer {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         let types = self.types(inputs)?;
+        if matches!(self.op.quant_rule(), QuantRule::Gemm { .. }) {
+            pairs::check(&self.params)?;
+        }
         let mut out = match types.as_slice() {
             // `MatMul` has no bias of its own: it is an addition behind it.
             [a, b, bias] if self.op.def().name == "MatMul" => {

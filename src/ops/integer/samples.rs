@@ -85,10 +85,13 @@ fn on_codes(
         QuantRule::Gemm { channel_axis } => Some(channel_axis),
         _ => None,
     };
+    let [x, w] = dtypes;
+    let accumulators: Vec<Accumulator> =
+        Accumulator::ALL.into_iter().filter(|a| channel_axis.is_none() || a.takes(x, w)).collect();
     let arithmetic = Arithmetic {
         requantize: rng.pick(&Requantize::ALL),
         rounding: rng.pick(&Rounding::ALL),
-        accumulator: rng.pick(&[Accumulator::Exact, Accumulator::Saturating32]),
+        accumulator: rng.pick(&accumulators),
     };
     let wide = [DType::I16, DType::U16].contains(&dtypes[0]);
     let mut most_bias = 0u64;
@@ -214,5 +217,6 @@ fn bound(p: &CodeParams, k: usize) -> u64 {
         let most = p.zero_points().iter().map(|z| low.abs_diff(*z).max(high.abs_diff(*z))).max();
         u64::from(most.unwrap_or(0))
     };
-    (k as u64) * farthest(&p.inputs[0]) * farthest(&p.inputs[1])
+    let taken_away = p.arithmetic.accumulator.takes_away(i8::MIN.into());
+    (k as u64) * (farthest(&p.inputs[0]) * farthest(&p.inputs[1]) + taken_away)
 }

@@ -2,10 +2,10 @@
 
 use super::group::Chain;
 use super::{AccumulatorBound, Conversion, PassError, refused};
-use crate::graph::{CodeParams, Node, OpError, ValueId};
-use crate::passes::fuse::channel_axis;
-use crate::quant::{QParams, Step};
-use crate::tensor::Tensor;
+use crate::graph::{CodeParams, Node, Op, OpError, ValueId};
+use crate::passes::fuse::{channel_axis, channel_axis_of};
+use crate::quant::{Accumulator, QParams, Step};
+use crate::tensor::{Tensor, TensorType};
 
 impl Conversion<'_> {
     /// Adds the bias to a product's inputs, and finds the bound of its sums.
@@ -34,7 +34,10 @@ impl Conversion<'_> {
             params.inputs.push(None);
             codes = Some(in_sums);
         }
-        params.bound = self.bound(node, &x, &w, codes.as_deref());
+        let weights = &self.from.value(node.inputs[1]).ty;
+        let taken_away =
+            taken_away(params.arithmetic.accumulator, node.op.as_ref(), weights, self.weights(node));
+        params.bound = self.bound(node, &x, &w, codes.as_deref()).saturating_add(taken_away);
         let bits = if params.bound <= i32::MAX.unsigned_abs().into() { 32 } else { 64 };
         if params.bound >= 1 << 47 {
             let message = format!(
@@ -52,6 +55,11 @@ impl Conversion<'_> {
             saturated_bias: saturated,
         });
         Ok(())
+    }
+
+    /// The codes of weights that are constant.
+    fn weights(&self, node: &Node) -> Option<&Tensor> {
+        self.codes.get(&node.inputs[1]).and_then(|(v, _)| self.to.value(*v).constant.as_ref())
     }
 
     fn channels(&self, node: &Node, w: &QParams) -> usize {
@@ -75,17 +83,9 @@ impl Conversion<'_> {
             })
         };
         let most_bias = (0..channels).map(bias).max().unwrap_or(0);
-        let coded = self.codes.get(&node.inputs[1]).and_then(|(v, _)| self.to.value(*v).constant.as_ref());
-        let Some(codes) = coded.and_then(Tensor::codes) else {
-            // Both are computed: as many products as the axes that are summed over have elements.
-            let size = |a: usize| ty.shape[a].fixed().unwrap_or(1) as u64;
-            let channel = channel_axis(node, ty.rank());
-            let rank = ty.rank();
-            let summed = |a: usize| match node.op.def().name {
-                "MatMul" => a == rank.max(2) - 2,
-                _ => Some(a) != channel,
-            };
-            let k = (0..rank).filter(|a| summed(*a)).fold(1u64, |k, a| k.saturating_mul(size(a)));
+        let Some(codes) = self.weights(node).and_then(Tensor::codes) else {
+            // Both are computed.
+            let k = products(node.op.as_ref(), ty);
             return k.saturating_mul(most_x).saturating_mul(farthest(&w.step(0))).saturating_add(most_bias);
         };
         let shape = ty.dims().unwrap_or_default();
@@ -100,6 +100,38 @@ impl Conversion<'_> {
         let each = sums.iter().enumerate().map(|(c, s)| s.saturating_mul(most_x).saturating_add(bias(c)));
         each.max().unwrap_or(0)
     }
+}
+
+/// How many products a sum has: as many as the axes of the weights that are summed over have elements.
+fn products(op: &dyn Op, weights: &TensorType) -> u64 {
+    let rank = weights.rank();
+    let channel = channel_axis_of(op, rank);
+    let summed = |a: &usize| match op.def().name {
+        "MatMul" => *a == rank.max(2) - 2,
+        _ => Some(*a) != channel,
+    };
+    let size = |a: usize| weights.shape[a].fixed().unwrap_or(1) as u64;
+    (0..rank).filter(summed).fold(1u64, |k, a| k.saturating_mul(size(a)))
+}
+
+/// How far an accumulator takes a sum from the exact one, at most: of all channels, from the codes of constant weights.
+pub(super) fn taken_away(
+    accumulator: Accumulator,
+    op: &dyn Op,
+    ty: &TensorType,
+    weights: Option<&Tensor>,
+) -> u64 {
+    let Some(codes) = weights.and_then(Tensor::codes) else {
+        return products(op, ty).saturating_mul(accumulator.takes_away(i8::MIN.into()));
+    };
+    let shape = ty.dims().unwrap_or_default();
+    let axis = channel_axis_of(op, shape.len());
+    let (channels, inner) = axis.map_or((1, 1), |a| (shape[a], shape[a + 1..].iter().product()));
+    let mut sums = vec![0u64; channels.max(1)];
+    for (i, code) in codes.iter().enumerate() {
+        sums[i / inner.max(1) % channels.max(1)] += accumulator.takes_away(*code);
+    }
+    sums.into_iter().max().unwrap_or(0)
 }
 
 /// A bias in units of the sums, halves to even, one for each channel where scales differ, and how many did not fit.
