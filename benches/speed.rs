@@ -16,10 +16,8 @@ use samebit::graph::{Attrs, Graph, Reader, Source, Stage};
 use samebit::onnx::{ImportOptions, load_model};
 use samebit::ops;
 use samebit::tensor::{DType, TensorType};
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use subjects::{devices, model_files, peer_python, random_inputs, short, wanted};
+use subjects::{devices, model_files, onnxruntime, random_inputs, short, threads, wanted};
 
 fn main() {
     let wanted = wanted();
@@ -166,7 +164,7 @@ fn models(devices: &[Device], wanted: &dyn Fn(&str) -> bool) {
         };
         let batches: &[usize] = if graph.is_batched() { &[1, 8] } else { &[1] };
         for &batch in batches {
-            let peer = peer(&path, batch);
+            let peer = onnxruntime(&path, batch, threads());
             for device in devices {
                 let rate = images_per_second(&graph, device, batch);
                 let ratio = peer.map_or("-".into(), |p| format!("{:.2}", rate / p));
@@ -188,18 +186,4 @@ fn images_per_second(graph: &Graph, device: &Device, batch: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
     let frames = batch as f64;
     frames / seconds
-}
-
-/// ONNX Runtime's images per second with as many threads as ours.
-fn peer(model: &Path, batch: usize) -> Option<f64> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/onnxruntime_peer.py");
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let output = Command::new(peer_python()?)
-        .arg(script)
-        .arg(model)
-        .args(["--random", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
-        .output()
-        .ok()?;
-    let line: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    line.get("images_per_second")?.as_f64()
 }

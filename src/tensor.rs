@@ -1,5 +1,6 @@
 //! Element types, symbolic and concrete shapes, and dense tensors.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -420,6 +421,18 @@ impl Tensor {
         &self.data
     }
 
+    /// The elements as what is shared between clones, by which a tensor can be told from others.
+    pub(crate) fn storage(&self) -> Arc<dyn Any + Send + Sync> {
+        match &self.data {
+            Data::F32(v) => v.clone(),
+            Data::I32(v) => v.clone(),
+            Data::Bool(v) | Data::U8(v) | Data::U4(v) => v.clone(),
+            Data::I8(v) | Data::I4(v) => v.clone(),
+            Data::I16(v) => v.clone(),
+            Data::U16(v) => v.clone(),
+        }
+    }
+
     /// The elements of an f32 tensor to be changed; a copy of them where another tensor shares them. Panics on another type.
     pub fn f32s_mut(&mut self) -> &mut [f32] {
         match &mut self.data {
@@ -452,13 +465,13 @@ impl Tensor {
         if n.checked_mul(dtype.size_bytes())? != bytes.len() {
             return None;
         }
-        let legal = |b: &u8| match dtype {
-            DType::Bool => *b <= 1,
-            DType::U4 => *b <= 15,
-            DType::I4 => (-8..=7).contains(&b.cast_signed()),
+        let legal = match dtype {
+            DType::Bool => bytes.iter().all(|b| *b <= 1),
+            DType::U4 => bytes.iter().all(|b| *b <= 15),
+            DType::I4 => bytes.iter().all(|b| (-8..=7).contains(&b.cast_signed())),
             _ => true,
         };
-        if !bytes.iter().all(legal) {
+        if !legal {
             return None;
         }
         let data = match dtype {

@@ -39,7 +39,7 @@ fn integer(
 ) -> Vec<i32> {
     let tensors: Vec<Tensor> = inputs.iter().map(|(_, s, c)| Tensor::from_i32(*s, c.to_vec())).collect();
     let params = CodeParams::new(inputs.iter().map(|(p, ..)| (*p).clone()), y.clone(), internals.to_vec());
-    let out = op.integer(&params, &tensors).expect("computes").expect("has an integer form");
+    let out = op.integer(&Scratch::new(), &params, &tensors).expect("computes").expect("has an integer form");
     assert_eq!(out.dtype(), y.dtype());
     out.codes().expect("codes")
 }
@@ -196,10 +196,10 @@ fn several_scales_are_refused_and_other_operators_have_no_integer_form_yet() {
     let div = op("Div", Attrs::new(), &[&[2], &[2]]);
     let x = Tensor::from_i32([2], vec![1, 2]);
     let params = CodeParams::new([several, one.clone()], one, Vec::new());
-    let error = div.integer(&params, &[x.clone(), x.clone()]).expect_err("two scales");
+    let error = div.integer(&Scratch::new(), &params, &[x.clone(), x.clone()]).expect_err("two scales");
     assert_eq!(error.to_string(), "input 0 needs one scale and one zero point");
     let power = op("Pow", Attrs::new(), &[&[2], &[2]]);
-    assert!(power.integer(&params, &[x.clone(), x]).expect("no error").is_none());
+    assert!(power.integer(&Scratch::new(), &params, &[x.clone(), x]).expect("no error").is_none());
 }
 
 /// Every entry of a table is the nearest code of the function, for every code there is.

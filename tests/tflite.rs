@@ -8,7 +8,7 @@ use libtest_mimic::Arguments;
 use samebit::data::{Array, npz_arrays};
 use samebit::exec::Engine;
 use samebit::gpu::Device;
-use samebit::graph::{Attrs, CodeParams, Graph, ValueId};
+use samebit::graph::{Attrs, CodeParams, Graph, Scratch, ValueId};
 use samebit::onnx::ImportOptions;
 use samebit::ops::build;
 use samebit::passes::convert::{ConvertOptions, Converted, convert};
@@ -152,7 +152,10 @@ fn halves_of_means_go_away_from_code_0() {
         let mut p = CodeParams::new([params.clone()], params.clone(), Vec::new());
         p.arithmetic.requantize = mode;
         p.arithmetic.rounding = rounding;
-        let y = pool.integer(&p, std::slice::from_ref(&x)).expect("computes").expect("has an integer form");
+        let y = pool
+            .integer(&Scratch::new(), &p, std::slice::from_ref(&x))
+            .expect("computes")
+            .expect("has an integer form");
         y.codes().expect("codes")
     };
     assert_eq!(mean(Requantize::DoublingAway, Rounding::HalfAway), [-4, 4, -128]);

@@ -77,3 +77,21 @@ pub fn short(device: &Device) -> String {
         Device::Gpu(gpu) => gpu.adapter.name.clone(),
     }
 }
+
+/// How many threads work by default.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// ONNX Runtime's images per second on the CPU, on random inputs.
+pub fn onnxruntime(model: &Path, batch: usize, threads: usize) -> Option<f64> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/onnxruntime_peer.py");
+    let output = Command::new(peer_python()?)
+        .arg(script)
+        .arg(model)
+        .args(["--random", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
+        .output()
+        .ok()?;
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    line.get("images_per_second")?.as_f64()
+}

@@ -35,11 +35,14 @@ impl CpuExecutor {
     /// # Errors
     /// Inputs that do not fit, and what an operator finds in its data (an index outside its axis).
     pub fn run(&self, inputs: &[Tensor], taps: &[ValueId]) -> Result<Trace, ExecError> {
-        if taps.is_empty() {
-            return self.walk(&self.schedule, inputs, taps, &mut |_, _| {});
-        }
-        let all = self.graph.outputs.iter().chain(taps).copied();
-        self.walk(&schedule(&self.graph, all), inputs, taps, &mut |_, _| {})
+        // On a thread of the pool, which every operator would have to wake otherwise.
+        rayon::scope(|_| {
+            if taps.is_empty() {
+                return self.walk(&self.schedule, inputs, taps, &mut |_, _| {});
+            }
+            let all = self.graph.outputs.iter().chain(taps).copied();
+            self.walk(&schedule(&self.graph, all), inputs, taps, &mut |_, _| {})
+        })
     }
 
     /// Runs once and shows each value, inputs first, as soon as it is there. Gives the bytes of tensors that are alive at

@@ -28,14 +28,16 @@ pub mod lower;
 pub mod op;
 mod placed;
 pub mod sample;
+mod scratch;
 pub mod text;
 mod verify;
 
 pub use attrs::{AttrValue, Attrs, OnnxForm, Place, Reader, Source};
 pub use codes::{CodeOutput, CodeParams};
 pub use epilogue::Epilogue;
-pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Scratch, Tap};
+pub use op::{Grain, Internals, Lookup, Op, OpDef, OpError, Part, QuantRule, Tap};
 pub use placed::Placed;
+pub use scratch::Scratch;
 pub use verify::GraphError;
 
 use crate::quant::{Profile, Quantizer};

@@ -4,6 +4,7 @@ use super::attrs::{Attrs, Reader};
 use super::codes::{CodeOutput, CodeParams};
 use super::lower::{Io, Kernel, Layouts, Lowering};
 use super::sample::{Rng, Sample};
+use super::scratch::Scratch;
 use crate::quant::{QParams, Quantizer};
 use crate::tensor::{DType, Tensor, TensorType};
 use std::fmt::Debug;
@@ -67,7 +68,12 @@ pub trait Op: Debug + Send + Sync {
     ///
     /// # Errors
     /// Parameters that it cannot compute with.
-    fn integer(&self, _params: &CodeParams, _inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        _params: &CodeParams,
+        _inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         Ok(None)
     }
 
@@ -409,58 +415,5 @@ pub mod check {
     /// All dimensions of input `i` as numbers.
     pub fn dims(inputs: &[TensorType], i: usize) -> Result<Vec<usize>, OpError> {
         (0..inputs[i].rank()).map(|a| fixed(inputs, i, a)).collect()
-    }
-}
-
-/// Buffers of f32 that the CPU executor reuses between operators and batches.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    free: std::sync::Mutex<Vec<Vec<f32>>>,
-}
-
-impl Scratch {
-    /// An empty pool.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A vector of `n` elements with unspecified values.
-    pub fn take(&self, n: usize) -> Vec<f32> {
-        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let best = free
-            .iter()
-            .enumerate()
-            .filter(|(_, v)| v.capacity() >= n && v.capacity() / 2 <= n.max(1024))
-            .min_by_key(|(_, v)| v.capacity())
-            .map(|(i, _)| i);
-        let mut v = best.map_or_else(Vec::new, |i| free.swap_remove(i));
-        drop(free);
-        v.resize(n, 0.0);
-        v
-    }
-
-    /// A vector of `n` zeros.
-    pub fn zeros(&self, n: usize) -> Vec<f32> {
-        let mut v = self.take(n);
-        v.fill(0.0);
-        v
-    }
-
-    /// Gives a vector back.
-    pub fn give(&self, v: Vec<f32>) {
-        const KEPT: usize = 64;
-        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if v.capacity() > 0 && free.len() < KEPT {
-            free.push(v);
-        }
-    }
-
-    /// Gives a tensor's elements back when nobody else holds them.
-    pub fn give_tensor(&self, t: Tensor) {
-        if let crate::tensor::Data::F32(v) = t.into_data()
-            && let Ok(v) = Arc::try_unwrap(v)
-        {
-            self.give(v);
-        }
     }
 }

@@ -110,7 +110,12 @@ impl Op for Concat {
 
     /// Codes of several scales, brought to that of the output as a requantization is. Passes put the tables of these before
     /// a plain one.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let CodeOutput::Codes { params: output, .. } = &params.output else { return Ok(None) };
         let mut codes = Vec::new();
         for (x, p) in inputs.iter().zip(&params.inputs) {
@@ -119,11 +124,11 @@ impl Op for Concat {
             let made = if same {
                 None
             } else {
-                table::integer(super::identity().as_ref(), &to, std::slice::from_ref(x))?
+                table::integer(cx, super::identity().as_ref(), &to, std::slice::from_ref(x))?
             };
             codes.push(made.unwrap_or_else(|| x.clone()));
         }
-        Ok(Some(self.eval(&Scratch::new(), &codes)?.remove(0)))
+        Ok(Some(self.eval(cx, &codes)?.remove(0)))
     }
 
     /// Groups of four channels stay groups unless channels are joined at another place than a multiple of 4.

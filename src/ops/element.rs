@@ -50,7 +50,7 @@ pub(crate) fn moved(
     let n = shape.iter().product();
     let bytes = |inputs: &[&Tensor]| {
         let inputs: Vec<&[u8]> = inputs.iter().map(|t| t.bytes()).collect();
-        let mut y = vec![0u8; n];
+        let mut y = cx.take_bytes(n);
         movement.run(&inputs, &mut y).map(|()| y)
     };
     Ok(match inputs[0].dtype() {
@@ -73,6 +73,8 @@ pub(crate) fn moved(
             Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&y))
                 .expect("elements are moved as they are")
         }
+        DType::I8 => Tensor::from_i8(shape, bytemuck::cast_vec(bytes(inputs)?)),
+        DType::U8 => Tensor::from_u8(shape, bytes(inputs)?),
         dtype => Tensor::from_bytes(dtype, shape, &bytes(inputs)?).expect("elements are moved as they are"),
     })
 }

@@ -146,9 +146,14 @@ impl Op for Gemm {
         self.alpha == 1.0 && self.beta == 1.0
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let product = self.product(inputs[0].shape(), inputs[1].shape(), None);
-        product.integer(params, inputs, &[product.m, product.n]).map(Some)
+        product.integer(cx, params, inputs, &[product.m, product.n]).map(Some)
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {

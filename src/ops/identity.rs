@@ -4,6 +4,7 @@
 
 use super::broadcast::extent;
 use super::integer::device::{FinishParams, Finisher};
+use super::integer::filled::through;
 use super::integer::sums::not_a_power;
 use crate::graph::codes::codes_of;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layouts, Lowering, Operand, flat_grid};
@@ -115,18 +116,22 @@ impl Op for Identity {
     }
 
     /// Codes of other parameters, and a clamp.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let (x, y, factor) = (params.input(0)?, params.output()?, factor(params)?);
-        let mut codes = codes_of(inputs, 0)?;
         let of = |q: i32| y.place(factor.apply(x.steps(q)));
         let (low, high) = inputs[0].dtype().limits().unwrap_or((0, i32::MAX));
         if high.abs_diff(low) < 256 {
             // Few codes, many elements.
             let table: Vec<i32> = (low..=high).map(of).collect();
-            codes.par_iter_mut().for_each(|q| *q = table[q.abs_diff(low) as usize]);
-        } else {
-            codes.par_iter_mut().for_each(|q| *q = of(*q));
+            return Ok(through(cx, &inputs[0], &table, params.output.dtype()));
         }
+        let mut codes = codes_of(inputs, 0)?;
+        codes.par_iter_mut().for_each(|q| *q = of(*q));
         Ok(Some(params.store(inputs[0].shape(), &codes)))
     }
 

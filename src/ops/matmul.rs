@@ -179,7 +179,12 @@ impl Op for MatMul {
         true
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let types = [&inputs[0], &inputs[1]].map(|t| TensorType::new(DType::F32, t.shape().to_vec()));
         let mut out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let shape = out.clone();
@@ -187,7 +192,7 @@ impl Op for MatMul {
             // Its one channel is no axis.
             out.push(1);
         }
-        let y = product(inputs[0].shape(), inputs[1].shape()).integer(params, inputs, &out)?;
+        let y = product(inputs[0].shape(), inputs[1].shape()).integer(cx, params, inputs, &out)?;
         Ok(Some(y.reshaped(shape)))
     }
 

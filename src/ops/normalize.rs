@@ -344,7 +344,12 @@ impl Op for Normalize {
     /// Of layer normalisation, with c = n * x - sum(x) and V = n * sum(x^2) - sum(x)^2 + eps * n^2 / scale^2, all exact:
     /// c / sqrt(V) by the 16-bit mantissa of 1 / sqrt(V), requantized to the first tap, then times gamma plus beta,
     /// requantized once.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let Kind::Layer { statistics: false, .. } = self.kind else { return Ok(None) };
         let (x, y, normal) = (params.input(0)?, params.output()?, params.internal(0)?);
         let gamma = params.input(1)?;

@@ -232,6 +232,7 @@ impl Product {
     /// The integer form of 8-bit codes where the processor has instructions for them and the right operand is one matrix.
     fn of_bytes(
         &self,
+        cx: &Scratch,
         params: &CodeParams,
         inputs: &[Tensor],
         out: &[usize],
@@ -244,46 +245,58 @@ impl Product {
         }
         let padded = dense::quads(self.k) * 4;
         u32::try_from(self.m * padded).ok()?;
-        let mut rows = vec![x.zero; self.m * padded];
+        let mut rows = cx.take_bytes(self.m * padded);
         rows.par_chunks_mut(padded).enumerate().for_each(|(i, row)| {
-            for (k, v) in row[..self.k].iter_mut().enumerate() {
+            let (inputs, padding) = row.split_at_mut(self.k);
+            for (k, v) in inputs.iter_mut().enumerate() {
                 *v = x.bytes[i * self.a.0 + k * self.a.1] ^ x.flip;
             }
+            padding.fill(x.zero);
         });
         let at = |o: usize, _: usize, i: usize| w[i * self.b.0 + o * self.b.1];
-        let weights = [dense::Weights::pack(self.n, 1, self.k, dense::BLOCKS, at)];
+        let key = vec![self.n, self.k, self.b.0, self.b.1];
+        let weights =
+            cx.prepared(&inputs[1], key, || [dense::Weights::pack(self.n, 1, self.k, dense::BLOCKS, at)]);
         let offsets: Vec<u32> = (0..self.m).filter_map(|i| u32::try_from(i * padded).ok()).collect();
         let product = bytes::Bytes {
             x: &rows,
             stride: rows.len(),
             zero: x.zero,
-            weights: &weights,
+            weights: &weights[..],
             offsets: &offsets,
             taps: 1,
             order: bytes::Order::Rows,
         };
-        Some(finish.output(params, out, &product))
+        let y = finish.output(cx, params, out, &product);
+        cx.give_bytes(rows);
+        Some(y)
     }
 
     /// The integer form: channels lie along the last axis of an output of this shape.
-    pub fn integer(&self, params: &CodeParams, inputs: &[Tensor], out: &[usize]) -> Result<Tensor, OpError> {
+    pub fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+        out: &[usize],
+    ) -> Result<Tensor, OpError> {
         let finish = Finish::new(params, inputs, out, out.len() - 1)?;
         if pairs::saturate(params) {
-            return Ok(finish.apply(params, out, &self.saturated(params, inputs)?));
+            return Ok(finish.apply(cx, params, out, &self.saturated(params, inputs)?));
         }
-        if let Some(y) = self.of_bytes(params, inputs, out, &finish) {
+        if let Some(y) = self.of_bytes(cx, params, inputs, out, &finish) {
             return Ok(y);
         }
         let (a, b) = (steps_of(params, inputs, 0)?, steps_of(params, inputs, 1)?);
         if is_exact_in_f32(params) {
             let plain = Product { alpha: 1.0, c: None, ..self.clone() };
-            let sums = plain.eval(&Scratch::new(), &floats(&a), &floats(&b), None);
-            return Ok(finish.apply(params, out, &integers(sums)));
+            let sums = plain.eval(cx, &floats(&a), &floats(&b), None);
+            return Ok(finish.apply(cx, params, out, &integers(sums)));
         }
         Ok(if is_narrow(params) {
-            finish.apply(params, out, &self.sums::<i32>(&a, &b))
+            finish.apply(cx, params, out, &self.sums::<i32>(&a, &b))
         } else {
-            finish.apply(params, out, &self.sums::<i64>(&a, &b))
+            finish.apply(cx, params, out, &self.sums::<i64>(&a, &b))
         })
     }
 

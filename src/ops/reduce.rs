@@ -455,7 +455,12 @@ impl Op for Reduce {
         matches!(self.quant_rule(), QuantRule::Mean)
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         if !self.has_integer_form() {
             return Ok(None);
         }

@@ -140,7 +140,12 @@ impl Op for Softmax {
 
     /// With d = max - x exact in codes, `exp` of each d by a table in the codes of the first tap, their exact sum S, and the
     /// 16-bit mantissa of 1 / S: y = exp(-d) / S requantized once. Where a target requantizes in f32, as ONNX Runtime does.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         if !std::ptr::eq(self.row, &plain::ROW) {
             return Ok(None);
         }

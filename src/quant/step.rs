@@ -133,50 +133,75 @@ impl Step {
 
     /// [`Step::fake_quantize`] of each element, in its place, in loops without branches. How many of them were NaN.
     pub fn fake_quantize_all(&self, x: &mut [f32]) -> u64 {
+        #[allow(clippy::cast_precision_loss, reason = "codes of up to 17 bits are exact")]
+        let zero = self.zero_point as f32;
+        let all = x.iter_mut().map(|x| (*x, x));
+        let nans = self.codes_of(all, |x, code| *x = (code - zero) * self.scale);
+        nans.unwrap_or_else(|| {
+            let of = |x: &mut f32| {
+                let nan = x.is_nan();
+                *x = self.fake_quantize(*x);
+                u64::from(nan)
+            };
+            x.iter_mut().map(of).sum()
+        })
+    }
+
+    /// [`Step::quantize`] of each element, in loops without branches; `narrow` makes an element of a code.
+    #[inline(always)]
+    pub fn quantize_all<T>(&self, x: &[f32], out: &mut [T], narrow: impl Fn(i32) -> T) {
+        let all = x.iter().zip(&mut *out).map(|(x, out)| (*x, out));
+        if self.codes_of(all, |out, code| *out = narrow(integer(code))).is_none() {
+            x.iter().zip(out).for_each(|(x, out)| *out = narrow(self.quantize(*x)));
+        }
+    }
+
+    /// The codes of numbers, each given with where `put` puts its code. How many were NaN; `None`, with nothing done, where
+    /// f32 is not enough for it.
+    #[inline(always)]
+    fn codes_of<O>(&self, all: impl Iterator<Item = (f32, O)>, put: impl Fn(O, f32)) -> Option<u64> {
         let narrow = self.low >= -65536 && self.high <= 65536;
-        match (narrow, self.division, self.rounding) {
-            (false, ..) | (_, Division::Real, _) => {
-                let of = |x: &mut f32| {
-                    let nan = x.is_nan();
-                    *x = self.fake_quantize(*x);
-                    u64::from(nan)
-                };
-                x.iter_mut().map(of).sum()
+        Some(match (narrow, self.division, self.rounding) {
+            (false, ..) | (_, Division::Real, _) => return None,
+            (_, Division::Multiply, Rounding::HalfEven) => {
+                self.each(all, |x| x * self.inverse, |even, _| even, put)
             }
-            (_, Division::Multiply, Rounding::HalfEven) => self.each(x, |x| x * self.inverse, |even, _| even),
             (_, division, rounding) => {
                 let quotient =
                     |x| if division == Division::Multiply { x * self.inverse } else { x / self.scale };
                 match rounding {
-                    Rounding::HalfEven => self.each(x, quotient, |even, _| even),
-                    Rounding::HalfUp => self.each(x, quotient, half_up),
-                    Rounding::HalfAway => self.each(x, quotient, half_away),
+                    Rounding::HalfEven => self.each(all, quotient, |even, _| even, put),
+                    Rounding::HalfUp => self.each(all, quotient, half_up, put),
+                    Rounding::HalfAway => self.each(all, quotient, half_away, put),
                 }
             }
-        }
+        })
     }
 
     /// `round` makes an integer of a quotient that was rounded half to even, and of what that left of it, exactly. How
     /// many elements were NaN, which their quotients are then, and only then.
     #[inline(always)]
     #[allow(clippy::cast_precision_loss, reason = "codes of up to 17 bits are exact")]
-    fn each(&self, x: &mut [f32], quotient: impl Fn(f32) -> f32, round: impl Fn(f32, f32) -> f32) -> u64 {
+    fn each<O>(
+        &self,
+        all: impl Iterator<Item = (f32, O)>,
+        quotient: impl Fn(f32) -> f32,
+        round: impl Fn(f32, f32) -> f32,
+        put: impl Fn(O, f32),
+    ) -> u64 {
         // Beyond every code of 16 bits, whatever the zero point.
         const MOST: f32 = 131_072.0;
-        // Numbers of its size are integers, so that adding it rounds half to even.
-        const WHOLE: f32 = 12_582_912.0;
         let [low, high, zero] = [self.low, self.high, self.zero_point].map(|code| code as f32);
         // Of the width of a float, so that it is counted in the lanes of the loop; a tensor has fewer elements.
         let mut nans = 0u32;
-        for x in x {
-            let v = quotient(*x);
+        all.for_each(|(x, to)| {
+            let v = quotient(x);
             nans += u32::from(v.is_nan());
             let v = if v.is_nan() { 0.0 } else { v };
             let v = v.clamp(-MOST, MOST);
             let even = (v + WHOLE) - WHOLE;
-            let code = (round(even, v - even) + zero).clamp(low, high);
-            *x = (code - zero) * self.scale;
-        }
+            put(to, (round(even, v - even) + zero).clamp(low, high));
+        });
         u64::from(nans)
     }
 
@@ -198,6 +223,15 @@ impl Step {
         }
         Some(number(at))
     }
+}
+
+/// 1.5 * 2^23. Numbers of its size are integers, so that adding it rounds half to even, and their bits count them.
+const WHOLE: f32 = 12_582_912.0;
+
+/// A whole number of at most 22 bits as an integer; a cast would saturate, which vectors have no instruction for.
+#[inline(always)]
+fn integer(whole: f32) -> i32 {
+    (whole + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed()
 }
 
 #[inline(always)]
@@ -351,6 +385,11 @@ mod tests {
                 }
                 let mut y = x.clone();
                 assert_eq!(step.fake_quantize_all(&mut y), 1, "NaN are counted");
+                let mut codes = vec![0; x.len()];
+                step.quantize_all(&x, &mut codes, |code| code);
+                for (x, code) in x.iter().zip(codes) {
+                    assert_eq!(code, step.quantize(*x), "{x:?} by {q:?}");
+                }
                 for (x, y) in x.iter().zip(y) {
                     assert_eq!(y.to_bits(), step.fake_quantize(*x).to_bits(), "{x:?} by {q:?}");
                 }

@@ -315,7 +315,12 @@ impl Op for Binary {
         ["Add", "Sub", "Mul", "Div"].contains(&self.row.def.name)
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         Ok(Some(match self.row.def.name {
             "Add" => codes::sum(params, inputs, false)?,
             "Sub" => codes::sum(params, inputs, true)?,

@@ -69,7 +69,19 @@ pub(super) struct Shape {
     pub axes: [Axis; 3],
 }
 
+/// What a product takes beside its inputs.
+struct Packed {
+    weights: Vec<dense::Weights>,
+    offsets: Vec<u32>,
+}
+
 impl Shape {
+    /// All of it, to tell it from others.
+    pub fn key(&self) -> Vec<usize> {
+        let axes = self.axes.iter().flat_map(|a| [a.kernel, a.stride, a.dilation, a.pad]);
+        self.input.into_iter().chain(self.output).chain(axes).collect()
+    }
+
     pub fn taps(&self) -> usize {
         self.axes.iter().map(|a| a.kernel).product()
     }
@@ -186,6 +198,7 @@ impl Axis {
 
 /// Exact sums of products by the products of numbers, as f32 holds all integers below 2^24; `None` for larger sums.
 pub(super) fn float_sums(
+    cx: &Scratch,
     window: &Window,
     groups: usize,
     params: &CodeParams,
@@ -197,12 +210,12 @@ pub(super) fn float_sums(
         return None;
     }
     let inputs = [Tensor::from_f32(x_shape, floats(x)), Tensor::from_f32(w_shape, floats(w))];
-    Some(integers(conv(&Scratch::new(), window, groups, &inputs, out)))
+    Some(integers(conv(cx, window, groups, &inputs, out)))
 }
 
-/// The integer form of 8-bit codes where the processor has instructions for them; `None` where not, or where groups are
-/// too small for them.
+/// The integer form of 8-bit codes; `None` for other types, and where groups are too small for it.
 pub(super) fn of_bytes(
+    cx: &Scratch,
     window: &Window,
     groups: usize,
     params: &CodeParams,
@@ -223,29 +236,34 @@ pub(super) fn of_bytes(
     let stride = (in_pixels + 1) * padded;
     let mats = out[0] * groups;
     u32::try_from(stride).ok()?;
-    let mut pixels = vec![x.zero; mats * stride];
+    let mut pixels = cx.take_bytes(mats * stride);
     pixels.par_chunks_mut(stride).zip(x.bytes.par_chunks(c * in_pixels)).for_each(|(y, x_planes)| {
-        dense::interleave(x_planes, c, x.flip, padded, &mut y[..in_pixels * padded]);
+        let (inside, outside) = y.split_at_mut(in_pixels * padded);
+        dense::interleave(x_planes, c, x.flip, padded, inside);
+        outside.fill(x.zero);
     });
     let blocks = bytes::blocks(o, mats);
-    let weights: Vec<dense::Weights> = (0..groups)
-        .into_par_iter()
-        .map(|g| {
+    let key = [&shape.key()[..], &[groups, blocks]].concat();
+    let packed = cx.prepared(&inputs[1], key, || {
+        let of_group = |g: usize| {
             let w = &w[g * o * c * taps..(g + 1) * o * c * taps];
             dense::Weights::pack(o, taps, c, blocks, |o, t, i| w[(o * c + i) * taps + t])
-        })
-        .collect();
-    let offsets = shape.offsets(padded);
+        };
+        let weights = (0..groups).into_par_iter().map(of_group).collect();
+        Packed { weights, offsets: shape.offsets(padded) }
+    });
     let product = bytes::Bytes {
         x: &pixels,
         stride,
         zero: x.zero,
-        weights: &weights,
-        offsets: &offsets,
+        weights: &packed.weights,
+        offsets: &packed.offsets,
         taps,
         order: bytes::Order::Planes,
     };
-    Some(finish.output(params, out, &product))
+    let y = finish.output(cx, params, out, &product);
+    cx.give_bytes(pixels);
+    Some(y)
 }
 
 /// Exact sums of products of operands `x` and `w` of these shapes, with zeros in the padding.

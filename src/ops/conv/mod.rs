@@ -4,6 +4,7 @@
 
 pub(super) mod codes;
 mod cpu;
+mod depthwise;
 mod pairs;
 mod samples;
 pub(super) mod window;
@@ -169,28 +170,36 @@ impl Op for Conv {
         true
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let [x, w] = [inputs[0].shape(), inputs[1].shape()];
         let types = [x, w].map(|s| TensorType::new(DType::F32, s.to_vec()));
         let out = self.infer(&types)?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let finish = Finish::new(params, inputs, &out, 1)?;
         if saturate(params) {
             let sums = pairs::sums(&self.window, self.groups, params, inputs, &out)?;
-            return Ok(Some(finish.apply(params, &out, &sums)));
+            return Ok(Some(finish.apply(cx, params, &out, &sums)));
         }
-        if let Some(y) = cpu::of_bytes(&self.window, self.groups, params, inputs, &out, &finish) {
+        if let Some(y) = depthwise::of_codes(cx, &self.window, self.groups, params, inputs, &out, &finish) {
+            return Ok(Some(y));
+        }
+        if let Some(y) = cpu::of_bytes(cx, &self.window, self.groups, params, inputs, &out, &finish) {
             return Ok(Some(y));
         }
         let x = (x, &steps_of(params, inputs, 0)?[..]);
         let w = (w, &steps_of(params, inputs, 1)?[..]);
         let (window, groups) = (&self.window, self.groups);
-        if let Some(sums) = cpu::float_sums(window, groups, params, x, w, &out) {
-            return Ok(Some(finish.apply(params, &out, &sums)));
+        if let Some(sums) = cpu::float_sums(cx, window, groups, params, x, w, &out) {
+            return Ok(Some(finish.apply(cx, params, &out, &sums)));
         }
         Ok(Some(if is_narrow(params) {
-            finish.apply(params, &out, &cpu::sums::<i32>(window, groups, x, w, &out))
+            finish.apply(cx, params, &out, &cpu::sums::<i32>(window, groups, x, w, &out))
         } else {
-            finish.apply(params, &out, &cpu::sums::<i64>(window, groups, x, w, &out))
+            finish.apply(cx, params, &out, &cpu::sums::<i64>(window, groups, x, w, &out))
         }))
     }
 

@@ -108,7 +108,7 @@ impl Window {
 }
 
 /// The window along one axis.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(in crate::ops) struct Axis {
     pub kernel: usize,
     pub stride: usize,

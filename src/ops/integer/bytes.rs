@@ -1,13 +1,13 @@
-//! Convolutions and matrix products of 8-bit codes on processors that have instructions for them: the inputs brought
-//! side by side, sums by [`super::dense`], what becomes of them by [`Finish`].
+//! Convolutions and matrix products of 8-bit codes: the inputs brought side by side, sums by [`super::dense`], what becomes of them by [`Finish`].
 #![allow(
     unsafe_code,
     reason = "one function compiled for vectors, behind a test that the processor has them"
 )]
 
-use super::dense::{LANES, Weights, available};
+use super::dense::{LANES, Weights};
+use super::isa::{Isa, Work};
 use super::sums::{Element, Fill, Finish, Sum};
-use crate::graph::CodeParams;
+use crate::graph::{CodeParams, Scratch};
 use crate::quant::QParams;
 use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
@@ -47,9 +47,9 @@ pub(in crate::ops) fn symmetric<'a>(params: &CodeParams, w: &'a Tensor) -> Optio
     }
 }
 
-/// Whether sums of such products can be had here at all.
+/// Whether 32 bits hold the sums.
 pub(in crate::ops) fn suits(params: &CodeParams) -> bool {
-    available() && params.bound <= i32::MAX.unsigned_abs().into()
+    params.bound <= i32::MAX.unsigned_abs().into()
 }
 
 /// How many blocks of channels a tile should have, so that there is work for all threads.
@@ -87,11 +87,11 @@ pub(in crate::ops) struct Bytes<'a> {
 }
 
 impl Fill for Bytes<'_> {
-    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+    fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T> {
         let pixels = self.offsets.len() / self.taps;
         let channels = self.weights[0].channels;
         let mats = self.x.len() / self.stride;
-        let mut out = vec![T::default(); mats * pixels * channels];
+        let mut out = T::take(cx, mats * pixels * channels);
         if out.is_empty() {
             return out;
         }
@@ -131,6 +131,7 @@ impl Bytes<'_> {
         let (width, channels, pixels) = (weights.width(), weights.channels, self.offsets.len() / self.taps);
         let x = &self.x[mat * self.stride..(mat + 1) * self.stride];
         let some = width.min(channels - t * width);
+        let isa = Isa::best();
         let mut first = vec![0i32; width];
         for (f, s) in first.iter_mut().zip(&weights.sums[t * width..t * width + some]) {
             *f = -i32::from(self.zero) * s;
@@ -140,7 +141,7 @@ impl Bytes<'_> {
             let run = PIXELS.min(n - p);
             let offsets = &self.offsets[(p0 + p) * self.taps..(p0 + p + run) * self.taps];
             let sums = &mut sums[..run * width];
-            weights.sums_of(t, x, self.taps, offsets, &first, sums);
+            weights.sums_of(isa, t, x, self.taps, offsets, &first, sums);
             for block in (0..some).step_by(LANES) {
                 let mut columns = [[0i32; PIXELS]; LANES];
                 transpose(&sums[block..], width, run, &mut columns);
@@ -191,27 +192,30 @@ fn transpose(sums: &[i32], width: usize, run: usize, columns: &mut [[i32; PIXELS
 
 /// [`Element::row`], compiled for the processor.
 pub(in crate::ops) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512dq") && std::arch::is_x86_feature_detected!("avx512vl") {
-        // SAFETY: the processor has the instructions.
-        unsafe { avx512::finished(finish, place, sums, out) };
-        return;
+    Isa::best().run(Row { finish, place, sums, out });
+}
+
+struct Row<'a, S, T> {
+    finish: &'a Finish,
+    place: Place,
+    sums: &'a [S],
+    out: &'a mut [T],
+}
+
+impl<S: Sum, T: Element> Work for Row<'_, S, T> {
+    #[inline(always)]
+    fn run(self) {
+        T::row(self.finish, self.place, self.sums, self.out);
     }
-    T::row(finish, place, sums, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Element, Finish, LANES, PIXELS, Place, Sum};
+    use super::{LANES, PIXELS};
     use std::arch::x86_64::{
         __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32,
         _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     };
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn finished<S: Sum, T: Element>(finish: &Finish, place: Place, sums: &[S], out: &mut [T]) {
-        T::row(finish, place, sums, out);
-    }
 
     /// Blocks of 16 pixels; the rows behind the last pixel are those of the last one.
     #[target_feature(enable = "avx512f")]
@@ -259,5 +263,98 @@ mod avx512 {
             out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(high, high2);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::CodeOutput;
+    use crate::graph::sample::Rng;
+    use crate::quant::{Adder, Arithmetic, Requantize, Requantizer, Rounding};
+    use crate::tensor::DType;
+
+    const CHANNELS: usize = 3;
+    const PIXELS: usize = 77;
+
+    fn params(requantize: Requantize, rounding: Rounding, added: bool, output: QParams) -> CodeParams {
+        let x = QParams::per_tensor(DType::U8, 0.03, 128).unwrap();
+        // Shifts that are small, usual, and beyond 32 bits.
+        let w = QParams::new(DType::I8, false, vec![0.9, 1e-4, 1e-11], vec![0; CHANNELS], Some(0)).unwrap();
+        CodeParams {
+            inputs: vec![Some(x), Some(w), None],
+            output: CodeOutput::codes(output),
+            internals: Vec::new(),
+            addend: added.then(|| QParams::per_tensor(DType::I8, 0.7, -128).unwrap()),
+            bound: 1 << 30,
+            arithmetic: Arithmetic { requantize, rounding, ..Arithmetic::default() },
+        }
+    }
+
+    /// Against the rules of [`crate::quant`], element by element.
+    #[test]
+    fn sums_become_the_same_codes_with_any_instructions() {
+        let mut rng = Rng::new(12);
+        let draw = |rng: &mut Rng, most: i32| {
+            let any = rng.code(-most, most);
+            rng.pick(&[-most, most, any % 1000, any])
+        };
+        for (requantize, added) in [
+            (Requantize::Fixed, false),
+            (Requantize::Fixed, true),
+            (Requantize::DoublingAway, false),
+            (Requantize::DoublingUp, false),
+            (Requantize::Float, false),
+        ] {
+            for rounding in Rounding::ALL {
+                for (dtype, zero) in [(DType::I8, 5), (DType::I8, -128), (DType::I8, 127)] {
+                    let p =
+                        params(requantize, rounding, added, QParams::per_tensor(dtype, 0.5, zero).unwrap());
+                    let bias: Vec<i32> = (0..CHANNELS).map(|_| draw(&mut rng, 1 << 20)).collect();
+                    let addend: Vec<i8> =
+                        (0..CHANNELS * PIXELS).map(|_| i8::try_from(draw(&mut rng, 127)).unwrap()).collect();
+                    let sums: Vec<i32> = (0..CHANNELS * PIXELS).map(|_| draw(&mut rng, 1 << 30)).collect();
+                    let shape = [1, CHANNELS, PIXELS];
+                    let mut inputs = vec![Tensor::zeros(DType::U8, [1]), Tensor::zeros(DType::I8, [1])];
+                    inputs.push(Tensor::from_i32([CHANNELS], bias.clone()));
+                    if added {
+                        inputs.push(Tensor::from_i8(shape, addend.clone()));
+                    }
+                    let finish = Finish::new(&p, &inputs, &shape, 1).unwrap();
+                    let (x, y) = (p.input(0).unwrap(), p.output().unwrap());
+                    let scales = p.inputs[1].as_ref().unwrap().scales();
+                    let one = |channel: usize, at: usize| {
+                        let sum = i64::from(sums[at]) + i64::from(bias[channel]);
+                        match &p.addend {
+                            Some(a) => {
+                                let a = a.step(0);
+                                let adder = Adder::new(rounding, x.scale(), scales, p.bound, &a, y);
+                                adder.apply(channel, sum, a.steps(addend[at].into()))
+                            }
+                            None => {
+                                let r = Requantizer::new(requantize, rounding, x.scale(), scales, y);
+                                r.unwrap().apply(channel, sum)
+                            }
+                        }
+                    };
+                    for channel in 0..CHANNELS {
+                        let at = channel * PIXELS;
+                        let want: Vec<i32> = (at..at + PIXELS).map(|i| one(channel, i)).collect();
+                        for isa in Isa::all() {
+                            let mut out = [0i8; PIXELS];
+                            let place = Place { channel, at, step: 1 };
+                            let sums = &sums[at..at + PIXELS];
+                            isa.run(Row { finish: &finish, place, sums, out: &mut out });
+                            let got = out.map(i32::from);
+                            assert_eq!(
+                                got[..],
+                                want,
+                                "{requantize} {rounding} {added} {zero} {channel} {isa:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -6,10 +6,14 @@
 pub(super) mod bytes;
 pub(super) mod dense;
 pub(super) mod device;
+pub(super) mod filled;
+pub(super) mod isa;
+mod lanes;
 pub(super) mod means;
 pub(super) mod pairs;
 pub(super) mod qoperator;
 pub(super) mod quantize;
+mod rounded;
 pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;
@@ -263,8 +267,8 @@ impl Op for Integer {
         Ok(out)
     }
 
-    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let y = self.op.integer(&self.params, inputs)?;
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let y = self.op.integer(cx, &self.params, inputs)?;
         let y =
             y.ok_or(OpError::Arithmetic { message: format!("{} has no integer form", self.op.def().name) })?;
         Ok(vec![y])

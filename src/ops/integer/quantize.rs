@@ -2,6 +2,7 @@
 //!
 //! *Shapes*: `[..] -> [..]`.
 
+use super::filled::{Codes, filled};
 use super::{read_params, write};
 use crate::graph::codes::codes_of;
 use crate::graph::epilogue::numbers;
@@ -147,14 +148,9 @@ impl Op for Quantize {
         Ok(vec![TensorType { dtype: self.params.dtype(), shape: inputs[0].shape.clone() }])
     }
 
-    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let step = self.params.step(0);
-        let mut codes = vec![0; inputs[0].len()];
-        codes.par_chunks_mut(CHUNK).zip(inputs[0].f32s().par_chunks(CHUNK)).for_each(|(y, x)| {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = step.quantize(*x));
-        });
-        let y = Tensor::from_codes(self.params.dtype(), inputs[0].shape(), &codes);
-        Ok(vec![y.expect("clamped to the type")])
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let numbers = Numbers { x: inputs[0].f32s(), step: self.params.step(0) };
+        Ok(vec![filled(cx, self.params.dtype(), inputs[0].shape(), &numbers)])
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
@@ -172,6 +168,19 @@ impl Op for Quantize {
 
     fn codes(&self) -> Option<CodeOutput> {
         Some(CodeOutput::codes(self.params.clone()))
+    }
+}
+
+/// Numbers to be quantized.
+struct Numbers<'a> {
+    x: &'a [f32],
+    step: Step,
+}
+
+impl Codes for Numbers<'_> {
+    #[inline(always)]
+    fn write<T>(&self, at: usize, out: &mut [T], narrow: impl Fn(i32) -> T + Copy) {
+        self.step.quantize_all(&self.x[at..at + out.len()], out, narrow);
     }
 }
 

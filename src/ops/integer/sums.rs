@@ -1,10 +1,11 @@
 //! Exact sums of products of codes on the CPU, and what targets make of them.
 
 use super::bytes::{Place, finished};
+use super::rounded::Rounded;
 use crate::graph::codes::codes_of;
-use crate::graph::{CodeOutput, CodeParams, OpError};
-use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Rounding, Step};
-use crate::tensor::{DType, Tensor};
+use crate::graph::{CodeOutput, CodeParams, OpError, Scratch};
+use crate::quant::{Accumulator, Adder, Factor, QParams, Requantizer, Step};
+use crate::tensor::{DType, Data, Tensor};
 use rayon::prelude::*;
 
 /// Codes less their zero point.
@@ -80,12 +81,15 @@ impl Ending {
     }
 }
 
+/// Added codes that are brought to 32 bits together.
+const ADDED: usize = 64;
+
 /// What becomes of sums of products: a bias is added, and the target requantizes.
 #[derive(Debug)]
 pub(in crate::ops) struct Finish {
     ending: Ending,
     /// The codes that are added, where there are some.
-    addend: Vec<i32>,
+    addend: Option<Tensor>,
     bias: Option<Vec<i32>>,
     saturates: bool,
     channels: usize,
@@ -115,7 +119,7 @@ impl Finish {
         let bias = (products > 2).then(|| codes_of(inputs, 2)).transpose()?;
         Ok(Finish {
             ending: Ending::new(params)?,
-            addend: if params.addend.is_some() { codes_of(inputs, inputs.len() - 1)? } else { Vec::new() },
+            addend: params.addend.as_ref().and(inputs.last()).cloned(),
             bias,
             saturates: params.arithmetic.accumulator == Accumulator::Saturating32,
             channels: shape[axis],
@@ -124,22 +128,34 @@ impl Finish {
     }
 
     /// The output of all sums, in order.
-    pub(in crate::ops) fn apply<S: Sum>(&self, params: &CodeParams, shape: &[usize], sums: &[S]) -> Tensor {
-        self.output(params, shape, &Sums(sums))
+    pub(in crate::ops) fn apply<S: Sum>(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        shape: &[usize],
+        sums: &[S],
+    ) -> Tensor {
+        self.output(cx, params, shape, &Sums(sums))
     }
 
     /// The output that `fill` makes.
-    pub(in crate::ops) fn output(&self, params: &CodeParams, shape: &[usize], fill: &impl Fill) -> Tensor {
+    pub(in crate::ops) fn output(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        shape: &[usize],
+        fill: &impl Fill,
+    ) -> Tensor {
         let dtype = params.output.dtype();
         match dtype {
-            DType::F32 => Tensor::from_f32(shape, fill.run(self)),
-            DType::I32 => Tensor::from_i32(shape, fill.run(self)),
-            DType::I8 => Tensor::from_i8(shape, fill.run(self)),
-            DType::U8 => Tensor::from_u8(shape, fill.run(self)),
-            DType::I16 => Tensor::from_i16(shape, fill.run(self)),
-            DType::U16 => Tensor::from_u16(shape, fill.run(self)),
+            DType::F32 => Tensor::from_f32(shape, fill.run(cx, self)),
+            DType::I32 => Tensor::from_i32(shape, fill.run(cx, self)),
+            DType::I8 => Tensor::from_i8(shape, fill.run(cx, self)),
+            DType::U8 => Tensor::from_u8(shape, fill.run(cx, self)),
+            DType::I16 => Tensor::from_i16(shape, fill.run(cx, self)),
+            DType::U16 => Tensor::from_u16(shape, fill.run(cx, self)),
             DType::I4 | DType::U4 | DType::Bool => {
-                let bytes: Vec<i8> = fill.run(self);
+                let bytes: Vec<i8> = fill.run(cx, self);
                 let made = Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&bytes));
                 made.expect("codes were placed between their bounds")
             }
@@ -161,6 +177,25 @@ impl Finish {
     fn total(&self, sum: i64, bias: i32) -> i64 {
         let sum = sum + i64::from(bias);
         if self.saturates { sum.clamp(i32::MIN.into(), i32::MAX.into()) } else { sum }
+    }
+
+    /// Codes that are added, from element `at` on, each `step` behind the one before.
+    #[inline(always)]
+    fn added(&self, at: usize, step: usize, out: &mut [i32]) {
+        let Some(addend) = &self.addend else { return };
+        macro_rules! copy {
+            ($v:expr) => {
+                out.iter_mut().zip($v[at..].iter().step_by(step)).for_each(|(o, code)| *o = i32::from(*code))
+            };
+        }
+        match addend.data() {
+            Data::I8(v) | Data::I4(v) => copy!(v),
+            Data::U8(v) | Data::U4(v) => copy!(v),
+            Data::I16(v) => copy!(v),
+            Data::U16(v) => copy!(v),
+            Data::I32(v) => copy!(v),
+            Data::F32(_) | Data::Bool(_) => {}
+        }
     }
 
     /// Codes of the sums of one channel, whose first element is `at`.
@@ -186,18 +221,24 @@ impl Finish {
             },
             Ending::Added { adder, addend } => {
                 let (pair, y) = (adder.pair(channel), adder.output());
-                let steps = |i: usize| addend.steps(self.addend[place.at + i * place.step]);
-                if narrow_sums && (1..=61).contains(&pair.shift) {
-                    let fixed = Rounded::new(pair.shift, y);
-                    // Both products are below 2^61.
-                    let sum = |i: usize| {
-                        i64::from(sums[i].low().wrapping_add(bias)) * pair.m[0] + steps(i) * pair.m[1]
-                    };
-                    fixed.each(y.rounding(), out, sum, narrow);
-                    return;
-                }
-                for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-                    *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
+                let in_64_bits = narrow_sums && (1..=61).contains(&pair.shift);
+                let mut codes = [0; ADDED];
+                for (run, (out, sums)) in out.chunks_mut(ADDED).zip(sums.chunks(ADDED)).enumerate() {
+                    let codes = &mut codes[..out.len()];
+                    self.added(place.at + run * ADDED * place.step, place.step, codes);
+                    let steps = |i: usize| addend.steps(codes[i]);
+                    if in_64_bits {
+                        let fixed = Rounded::new(pair.shift, y);
+                        // Both products are below 2^61.
+                        let sum = |i: usize| {
+                            i64::from(sums[i].low().wrapping_add(bias)) * pair.m[0] + steps(i) * pair.m[1]
+                        };
+                        fixed.each(y.rounding(), out, sum, &narrow);
+                        continue;
+                    }
+                    for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
+                        *o = narrow(adder.apply(channel, self.total((*s).into(), bias), steps(i)));
+                    }
                 }
             }
             Ending::Sums | Ending::Real(_) => {}
@@ -205,82 +246,30 @@ impl Finish {
     }
 }
 
-/// A rounding shift of numbers below 2^62 to codes, in 64-bit arithmetic without branches.
-#[derive(Clone, Copy)]
-struct Rounded {
-    shift: u32,
-    half: i64,
-    zero: i32,
-    low: i32,
-    high: i32,
-}
-
-impl Rounded {
-    fn new(shift: i32, y: &Step) -> Rounded {
-        let (low, high) = y.codes();
-        let shift = shift.unsigned_abs();
-        Rounded { shift, half: 1 << (shift - 1), zero: y.zero_point(), low, high }
-    }
-
-    #[inline(always)]
-    fn each<T>(
-        &self,
-        rounding: Rounding,
-        out: &mut [T],
-        number: impl Fn(usize) -> i64,
-        narrow: impl Fn(i32) -> T,
-    ) {
-        let Rounded { shift, half, .. } = *self;
-        match rounding {
-            Rounding::HalfEven => {
-                self.map(
-                    out,
-                    |i| {
-                        let p = number(i);
-                        (p + (half - 1) + ((p >> shift) & 1)) >> shift
-                    },
-                    narrow,
-                );
-            }
-            Rounding::HalfUp => self.map(out, |i| (number(i) + half) >> shift, narrow),
-            Rounding::HalfAway => {
-                self.map(
-                    out,
-                    |i| {
-                        let p = number(i);
-                        (p + half - i64::from(p < 0)) >> shift
-                    },
-                    narrow,
-                );
-            }
-        }
-    }
-
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "clamped before")]
-    fn map<T>(&self, out: &mut [T], f: impl Fn(usize) -> i64, narrow: impl Fn(i32) -> T) {
-        let [zero, low, high] = [self.zero, self.low, self.high].map(i64::from);
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = narrow((f(i) + zero).clamp(low, high) as i32);
-        }
-    }
-}
-
 /// How an output is filled, whatever the type of its elements.
 pub(in crate::ops) trait Fill {
     /// All elements.
-    fn run<T: Element>(&self, finish: &Finish) -> Vec<T>;
+    fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T>;
 }
 
 /// An element of an output.
 pub(in crate::ops) trait Element: Copy + Default + Send + Sync {
+    /// A vector of `n` elements with unspecified values.
+    fn take(_cx: &Scratch, n: usize) -> Vec<Self> {
+        vec![Self::default(); n]
+    }
+
     /// The elements that the sums of one channel become.
     fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]);
 }
 
 macro_rules! codes {
-    ($($ty:ty),+) => {
+    ($($ty:ty $(, $take:expr)?;)+) => {
         $(impl Element for $ty {
+            $(fn take(cx: &Scratch, n: usize) -> Vec<Self> {
+                $take(cx.take_bytes(n))
+            })?
+
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "placed between the type's codes")]
             #[inline(always)]
             fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
@@ -290,7 +279,7 @@ macro_rules! codes {
     };
 }
 
-codes!(i8, u8, i16, u16);
+codes!(i8, bytemuck::cast_vec; u8, std::convert::identity; i16; u16;);
 
 impl Element for i32 {
     #[allow(clippy::cast_possible_truncation, reason = "saturates, as 32 bits of a target do")]
@@ -304,6 +293,10 @@ impl Element for i32 {
 }
 
 impl Element for f32 {
+    fn take(cx: &Scratch, n: usize) -> Vec<f32> {
+        cx.take(n)
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "to the nearest f32, as it is defined")]
     #[inline(always)]
     fn row<S: Sum>(finish: &Finish, place: Place, sums: &[S], out: &mut [Self]) {
@@ -320,9 +313,9 @@ impl Element for f32 {
 struct Sums<'a, S>(&'a [S]);
 
 impl<S: Sum> Fill for Sums<'_, S> {
-    fn run<T: Element>(&self, finish: &Finish) -> Vec<T> {
+    fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T> {
         const CHUNK: usize = 16 * 1024;
-        let mut out = vec![T::default(); self.0.len()];
+        let mut out = T::take(cx, self.0.len());
         let run = finish.inner.clamp(1, CHUNK);
         // Runs end where a channel does, and so do chunks of whole runs.
         let chunk = if run == finish.inner { CHUNK / run * run } else { run };

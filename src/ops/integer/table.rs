@@ -2,6 +2,7 @@
 //!
 //! *Shapes*: codes `[..]`, table `[codes that the type has] -> [..]`. The table begins with the entry of the least code.
 
+use super::filled::through;
 use super::runtime::logistic;
 use super::{read_params, write};
 use crate::graph::codes::codes_of;
@@ -115,11 +116,15 @@ pub fn has_table(op: &dyn Op, input: DType) -> bool {
 
 /// The integer form of a function of one number.
 pub(in crate::ops) fn integer(
+    cx: &Scratch,
     op: &dyn Op,
     params: &CodeParams,
     inputs: &[Tensor],
 ) -> Result<Option<Tensor>, OpError> {
     let Some(entries) = entries(op, params)? else { return Ok(None) };
+    if let Some(y) = through(cx, &inputs[0], &entries, params.output.dtype()) {
+        return Ok(Some(y));
+    }
     let low = params.input(0)?.codes().0;
     let codes: Vec<i32> =
         codes_of(inputs, 0)?.into_iter().map(|q| entries[q.abs_diff(low) as usize]).collect();
@@ -189,9 +194,13 @@ impl Op for Table {
         Ok(vec![TensorType { dtype: self.output.dtype(), shape: x.shape.clone() }])
     }
 
-    fn eval(&self, _cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+    fn eval(&self, cx: &Scratch, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let table = codes_of(inputs, 1)?;
+        if let Some(y) = through(cx, &inputs[0], &table, self.output.dtype()) {
+            return Ok(vec![y]);
+        }
         let (low, _) = inputs[0].dtype().limits().unwrap_or((0, 0));
-        let (mut codes, table) = (codes_of(inputs, 0)?, codes_of(inputs, 1)?);
+        let mut codes = codes_of(inputs, 0)?;
         codes.par_chunks_mut(CHUNK).for_each(|c| {
             c.iter_mut().for_each(|q| *q = table[q.abs_diff(low) as usize]);
         });

@@ -170,7 +170,12 @@ impl Op for SumPool {
         matches!(self.kind, Kind::Average { .. })
     }
 
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
         let Kind::Average { padded } = self.kind else { return Ok(None) };
         let params = &if padded { params.clone() } else { params.of_mean() };
         let shape = inputs[0].shape();

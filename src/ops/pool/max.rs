@@ -193,8 +193,13 @@ impl Op for MaxPool {
                 let y = cx.take(n);
                 self.outputs((x.shape(), v), y, f32::NEG_INFINITY, |y| Tensor::from_f32(shape, y))
             }
-            Data::I8(v) => self.outputs((x.shape(), v), vec![0; n], i8::MIN, |y| Tensor::from_i8(shape, y)),
-            Data::U8(v) => self.outputs((x.shape(), v), vec![0; n], u8::MIN, |y| Tensor::from_u8(shape, y)),
+            Data::I8(v) => {
+                let y = bytemuck::cast_vec(cx.take_bytes(n));
+                self.outputs((x.shape(), v), y, i8::MIN, |y| Tensor::from_i8(shape, y))
+            }
+            Data::U8(v) => {
+                self.outputs((x.shape(), v), cx.take_bytes(n), u8::MIN, |y| Tensor::from_u8(shape, y))
+            }
             _ => {
                 let (codes, dtype) = (codes_of(inputs, 0)?, x.dtype());
                 let (lowest, _) = dtype.limits().unwrap_or_default();

@@ -322,8 +322,13 @@ impl Op for Unary {
     }
 
     /// By a table. Passes put the table itself in its place.
-    fn integer(&self, params: &CodeParams, inputs: &[Tensor]) -> Result<Option<Tensor>, OpError> {
-        table::integer(self, params, inputs)
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
+        table::integer(cx, self, params, inputs)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {
