@@ -281,7 +281,6 @@ fn rules_that_match_nothing_or_contradict_themselves_are_refused() {
         ("presets = \"default\"", vec!["presets"]),
         ("observer = \"best\"", vec!["best", "minmax"]),
         ("target = \"npu\"", vec!["npu", "samebit"]),
-        ("consistency = 3", vec!["consistency 3"]),
         ("consistency = 7", vec!["consistency"]),
         ("[[rule]]\nsensitivity = \"none.json\"\nratio = 0.1\nactivation = \"i16\"", vec!["none.json"]),
     ] {

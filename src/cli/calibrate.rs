@@ -98,7 +98,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
             applied = done.map_err(|e| Error::Usage(format!("{}: {e}", path.display())))?;
         }
         (graph, prepared)
-    } else if loaded.stage.is_on_codes() {
+    } else if loaded.stage != Stage::FakeQuant {
         let what = "its scales are part of its operators: calibrate the float model";
         let stage = loaded.stage.name();
         return Err(Error::Usage(format!("{}: is in stage {stage}: {what}", args.model.display())));
@@ -108,7 +108,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
                 "has quantizers already, which --config and --ranges would change: calibrate the float model";
             return Err(Error::Usage(format!("{}: {what}", args.model.display())));
         }
-        if let Some(level) = args.consistency.filter(|l| *l == 2) {
+        if let Some(level) = args.consistency.filter(|l| [2, 3].contains(l)) {
             let what =
                 "its imported scales are no powers of two; supported for models with quantizers: 0, 1, 4";
             return Err(Error::Usage(format!("{}: --consistency {level}: {what}", args.model.display())));
@@ -186,10 +186,6 @@ fn config(args: &CalibrateArgs) -> Result<QuantConfig, Error> {
     config.consistency = args.consistency.or(config.consistency);
     for text in config.observers() {
         observers::parse(text).map_err(|e| Error::Usage(e.to_string()))?;
-    }
-    if config.consistency == Some(3) {
-        let why = "level 3 simulates exported tables in floats, which does not exist yet";
-        return Err(Error::Usage(format!("--consistency 3: {why}; supported: 0, 1, 2, 4")));
     }
     Ok(config)
 }

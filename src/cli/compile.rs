@@ -60,7 +60,7 @@ pub(super) fn run(args: &CompileArgs) -> Result<Outcome, Error> {
     if graph.stage != Stage::Quantized {
         let how = match graph.stage {
             Stage::Float => "`samebit calibrate` and `samebit convert` make a graph on codes of it",
-            Stage::FakeQuant => "`samebit convert` makes a graph on codes of it",
+            Stage::FakeQuant | Stage::Export => "`samebit convert` makes a graph on codes of it",
             Stage::Quantized | Stage::Compiled => "it is compiled already",
         };
         return Err(wrong(format!("is in stage {}: {how}", graph.stage.name())));

@@ -7,6 +7,7 @@ mod convert;
 mod devices;
 mod edit;
 mod eval;
+mod export;
 mod files;
 mod import;
 mod memory;
@@ -67,6 +68,8 @@ enum Command {
     Print(print::PrintArgs),
     /// Find the scales of a model's quantizers on a data set
     Calibrate(calibrate::CalibrateArgs),
+    /// Replace operators of a calibrated graph by their integer forms, where these compute something else
+    Export(export::ExportArgs),
     /// Turn a calibrated graph into one on codes
     Convert(convert::ConvertArgs),
     /// Change single quantizers of a calibrated graph: remove them, or give them another type, range, scale or state
@@ -144,6 +147,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Profile(a) => start(&a.common, a.files(), || profile::run(&a)),
         Command::Check(a) => start(&a.common, a.files(), || check::run(&a)),
         Command::Calibrate(a) => start(&a.common, a.files(), || calibrate::run(&a)),
+        Command::Export(a) => start(&a.common, a.files(), || export::run(&a)),
         Command::Edit(a) => start(&a.common, a.files(), || edit::run(&a)),
         Command::Compile(a) => start(&a.common, a.files(), || compile::run(&a)),
         Command::Convert(a) => start(&a.common, a.files(), || convert::run(&a)),

@@ -13,7 +13,7 @@
 //! 5. A dimension is an integer or k*N, with N the one symbolic batch. Axes mean what ONNX says they mean; memory
 //!    layout is no business of the graph. Rank is at most 6, elements of a concrete tensor at most 2^31.
 //! 6. Graph outputs are values of any kind, each listed once. Inputs are listed in the order of the file.
-//! 7. There are no quantizers in stage `float`, and operators on codes in stages `quantized` and `compiled` only. A quantizer with an owner stands for a tensor inside the integer form of
+//! 7. There are no quantizers in stage `float`, and operators on codes in stages `export`, `quantized` and `compiled` only. A quantizer with an owner stands for a tensor inside the integer form of
 //!    that node; nothing takes what it gives, and it is computed only where it is asked for.
 //!
 //! [`Graph::verify`] checks all of them; import and every pass end with it.
@@ -65,6 +65,8 @@ pub enum Stage {
     Float,
     /// With quantizers, which simulate in f32 what integers would do.
     FakeQuant,
+    /// The same with integer forms in place of what they are not equal to: tables, softmax, normalisations.
+    Export,
     /// With operators on codes, and floats only where nothing else can be.
     Quantized,
     /// The same as a deployment file has it, with memory and kernels chosen.
@@ -73,7 +75,8 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Stage; 4] = [Stage::Float, Stage::FakeQuant, Stage::Quantized, Stage::Compiled];
+    pub const ALL: [Stage; 5] =
+        [Stage::Float, Stage::FakeQuant, Stage::Export, Stage::Quantized, Stage::Compiled];
 
     /// Whether operators compute on codes.
     pub fn is_on_codes(self) -> bool {
@@ -85,6 +88,7 @@ impl Stage {
         match self {
             Stage::Float => "float",
             Stage::FakeQuant => "fake-quant",
+            Stage::Export => "export",
             Stage::Quantized => "quantized",
             Stage::Compiled => "compiled",
         }

@@ -4,6 +4,7 @@ pub mod code_io;
 pub mod config;
 pub mod convert;
 pub mod edit;
+pub mod export;
 pub mod from_qdq;
 pub mod from_qoperator;
 pub mod fuse;
@@ -44,6 +45,12 @@ pub enum PassError {
         /// Its position, from 1.
         index: usize,
         /// What is wrong.
+        message: String,
+    },
+    /// Replacements that cannot be.
+    #[error("{message}")]
+    Export {
+        /// Which, and why.
         message: String,
     },
     /// An edit asks for what cannot be.

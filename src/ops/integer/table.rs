@@ -56,6 +56,58 @@ pub fn table(op: &dyn Op, params: &CodeParams) -> Result<Option<Tabled>, OpError
     Ok(Some((Arc::new(Table { function, output: output.clone() }), tensor)))
 }
 
+/// At how many codes of these parameters a function of one number is infinite or not defined.
+pub fn undefined(op: &dyn Op, input: &QParams) -> usize {
+    let (x, (low, high)) = (input.step(0), input.codes());
+    #[allow(clippy::cast_precision_loss, reason = "codes of 16 bits")]
+    let at = |q: i32| op.exact(x.steps(q) as f64 * f64::from(x.scale()));
+    (low..=high).filter(|q| !at(*q).is_some_and(f64::is_finite)).count()
+}
+
+/// How far a table is from its function, over all codes of the input: in what the output stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TableError {
+    /// Entries.
+    pub entries: usize,
+    /// The largest difference; what lies beyond the codes of the output counts.
+    pub worst: f64,
+    /// Mean of the magnitudes of all.
+    pub mean: f64,
+    /// One step of the output.
+    pub step: f64,
+    /// Codes at which the function is infinite or not defined.
+    pub not_finite: usize,
+}
+
+/// The error of the table that [`table`] gives, against the function in f64.
+///
+/// # Errors
+/// Parameters of several scales, and an operator that has no table.
+pub fn table_error(op: &dyn Op, params: &CodeParams) -> Result<TableError, OpError> {
+    let no_table = || OpError::Arithmetic { message: format!("{} has no table", op.def().name) };
+    let entries = entries(op, params)?.ok_or_else(no_table)?;
+    let (x, y) = (params.input(0)?, params.output()?);
+    let low = x.codes().0;
+    let mut out =
+        TableError { entries: entries.len(), worst: 0.0, mean: 0.0, step: y.scale().into(), not_finite: 0 };
+    for (q, entry) in (low..).zip(&entries) {
+        #[allow(clippy::cast_precision_loss, reason = "codes of 16 bits")]
+        let (number, got) =
+            (x.steps(q) as f64 * f64::from(x.scale()), y.steps(*entry) as f64 * f64::from(y.scale()));
+        match op.exact(number).filter(|v| v.is_finite()) {
+            None => out.not_finite += 1,
+            Some(v) => {
+                out.worst = out.worst.max((v - got).abs());
+                out.mean += (v - got).abs();
+            }
+        }
+    }
+    #[allow(clippy::cast_precision_loss, reason = "65536 at most")]
+    let counted = (entries.len() - out.not_finite).max(1) as f64;
+    out.mean /= counted;
+    Ok(out)
+}
+
 /// Whether [`table`] gives one for an input of this type.
 pub fn has_table(op: &dyn Op, input: DType) -> bool {
     op.exact(0.0).is_some() && input.limits().is_some() && input != DType::I32

@@ -8,7 +8,7 @@ use crate::quant::Role;
 
 /// With the insides of composite operators declared where that was not done, as in models that come with their quantizers:
 /// bounded ones have fixed scales.
-pub(super) fn with_taps(graph: &Graph) -> Result<Graph, PassError> {
+pub(in crate::passes) fn with_taps(graph: &Graph) -> Result<Graph, PassError> {
     let all = graph.nodes().iter().filter(|n| n.op.has_integer_form()).map(|n| n.id).collect();
     let mut graph = graph.clone();
     internals::declare(&mut graph, &all, "minmax", false)?;

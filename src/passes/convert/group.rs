@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 /// A quantizer at the end of a chain.
 #[derive(Clone, Debug)]
-pub(super) struct End {
+pub(in crate::passes) struct End {
     /// The tensor that it quantizes.
     pub tensor: ValueId,
     /// What it gives.
@@ -40,7 +40,7 @@ pub(super) struct Chain {
 }
 
 /// The quantizers of a tensor, or of what a clamp makes of it, where nothing else takes it.
-pub(super) fn ends(graph: &Graph, users: &HashMap<ValueId, Vec<usize>>, v: ValueId) -> Vec<End> {
+pub(in crate::passes) fn ends(graph: &Graph, users: &HashMap<ValueId, Vec<usize>>, v: ValueId) -> Vec<End> {
     let none: &[usize] = &[];
     let takers = |v: ValueId| users.get(&v).map_or(none, Vec::as_slice);
     let quantizers = |tensor: ValueId, clamp: Option<(f32, f32)>, before: &[usize]| -> Option<Vec<End>> {

@@ -6,17 +6,18 @@
 //! `Quantize`: a float island, which is listed with its reason. A product that no quantizer follows gives numbers: f32 of
 //! its sums times the scales.
 
-mod border;
+pub(super) mod border;
 mod bound;
 mod constants;
-mod group;
+pub(super) mod group;
 mod tables;
 
+use super::export::export;
 use super::{PassError, from_qdq};
 use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
 };
-use crate::ops::{dequantize, has_table, identity, integer, quantize};
+use crate::ops::{dequantize, has_table, identity, integer, quantize, undefined};
 use crate::quant::{Arithmetic, Profile, QParams, Role};
 use crate::tensor::DType;
 use border::{with_quantizers, with_taps};
@@ -77,7 +78,7 @@ pub struct Converted {
 /// # Errors
 /// A graph of another stage, quantizers without parameters, and what the profile cannot do.
 pub fn convert(graph: &Graph, options: &ConvertOptions) -> Result<Converted, PassError> {
-    if graph.stage != Stage::FakeQuant {
+    if ![Stage::FakeQuant, Stage::Export].contains(&graph.stage) {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::FakeQuant.name() });
     }
     let profile = target(graph, options)?;
@@ -88,16 +89,18 @@ pub fn convert(graph: &Graph, options: &ConvertOptions) -> Result<Converted, Pas
     c.finish()
 }
 
-/// What runs in place of a fake-quant graph: at level 4 every operator is its integer form. Others run as they are.
+/// What runs in place of a fake-quant graph: at level 4 every operator is its integer form, at level 3 those are that
+/// `export` replaces. Others run as they are.
 ///
 /// # Errors
 /// As [`convert`].
 pub fn simulation(graph: Graph) -> Result<Graph, PassError> {
-    let exact = graph.target.as_ref().is_some_and(|t| t.level == 4);
-    if graph.stage != Stage::FakeQuant || !exact {
-        return Ok(graph);
+    let level = graph.target.as_ref().map_or(0, |t| t.level);
+    match (graph.stage, level) {
+        (Stage::FakeQuant | Stage::Export, 4) => Ok(convert(&graph, &ConvertOptions::default())?.graph),
+        (Stage::FakeQuant, 3) => Ok(export(&graph, None)?.graph),
+        _ => Ok(graph),
     }
-    Ok(convert(&graph, &ConvertOptions::default())?.graph)
 }
 
 /// [`simulation`] with tensors under the names that they have in the fake-quant graph, as numbers: what their codes stand
@@ -108,7 +111,7 @@ pub fn simulation(graph: Graph) -> Result<Graph, PassError> {
 pub fn simulated(graph: Graph) -> Result<Graph, PassError> {
     let stage = graph.stage;
     let mut out = simulation(graph)?;
-    if out.stage == stage {
+    if out.stage == stage || !out.stage.is_on_codes() {
         return Ok(out);
     }
     let mut codes: Vec<(ValueId, QParams)> = out.code_params().into_iter().collect();
@@ -342,7 +345,7 @@ impl<'a> Conversion<'a> {
         if node.quantizer().is_some() {
             return self.quantizer(&node);
         }
-        if self.on_the_border(i)? {
+        if self.on_the_border(i)? || self.exported(&node)? {
             return Ok(());
         }
         match self.why_not(&node) {
@@ -374,6 +377,40 @@ impl<'a> Conversion<'a> {
             }
             _ => Ok(false),
         }
+    }
+
+    /// What `export` put in, and what comes with codes: copied. `false` for all other nodes.
+    fn exported(&mut self, node: &Node) -> Result<bool, PassError> {
+        let y = node.outputs[0];
+        match node.op.def().name {
+            "Quantize" => {
+                let params = node.op.codes().and_then(|c| c.params().cloned());
+                let known = self
+                    .codes
+                    .get(&node.inputs[0])
+                    .filter(|(_, p)| params.as_ref().is_some_and(|q| p.same_codes(q)));
+                if let Some((codes, _)) = known {
+                    self.numbers.insert(y, *codes);
+                    return Ok(true);
+                }
+            }
+            "Dequantize" => {
+                if let Some(params) = node.op.takes(0).cloned() {
+                    let codes = self.number(node.inputs[0])?;
+                    self.codes.insert(y, (codes, params));
+                    return Ok(true);
+                }
+            }
+            _ if node.op.codes().is_some() => {}
+            _ => return Ok(false),
+        }
+        let inputs = node.inputs.iter().map(|v| self.number(*v)).collect::<Result<Vec<_>, _>>()?;
+        // Under the name of what they stand for, as other codes are.
+        let name = self.from.value(y).name.as_str();
+        let name = name.strip_suffix("/codes").unwrap_or(name).to_owned();
+        let made = self.add(node, &node.name, Arc::clone(&node.op), &inputs, &[name])?[0];
+        self.numbers.insert(y, made);
+        Ok(true)
     }
 
     /// Why a node runs in f32; `None` where it does not.
@@ -411,6 +448,8 @@ impl<'a> Conversion<'a> {
                 };
                 if !concat && !node.op.has_integer_form() && first && !table() {
                     Some(no_form(node))
+                } else if let Some(n) = self.undefined(node).filter(|n| *n > 0) {
+                    Some(format!("it has no finite value at {n} of the codes of its input"))
                 } else if self.unknown.contains(&node.id) {
                     Some("what it computes inside was not observed: calibrate the model first".to_owned())
                 } else if !f32s.clone().all(coded) {
@@ -423,6 +462,13 @@ impl<'a> Conversion<'a> {
             }
             _ => Some(no_form(node)),
         }
+    }
+
+    /// At how many codes of its input a function of one number, which would be a table, has no finite value.
+    fn undefined(&self, node: &Node) -> Option<usize> {
+        let (_, p) = self.codes.get(&node.inputs[0])?;
+        let table = !node.op.has_integer_form() && has_table(node.op.as_ref(), p.dtype());
+        table.then(|| undefined(node.op.as_ref(), p))
     }
 
     /// Whether a bias has one number, or one for each channel; `Gemm` takes a whole matrix.
@@ -642,7 +688,7 @@ fn no_form(node: &Node) -> String {
 }
 
 /// Codes between those of two numbers.
-fn clamped(params: &QParams, low: f32, high: f32) -> CodeOutput {
+pub(super) fn clamped(params: &QParams, low: f32, high: f32) -> CodeOutput {
     let (least, most) = params.codes();
     let step = params.step(0);
     let (low, high) = (step.quantize(low).max(least), step.quantize(high).min(most));
