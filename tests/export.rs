@@ -193,7 +193,7 @@ fn tables_are_as_near_as_codes_can_be() {
         let y = QParams::per_tensor(DType::U8, 1.0 / 255.0, 0).expect("legal");
         let params = samebit::graph::CodeParams::new([x], y, Vec::new());
         let e = table_error(op.as_ref(), &params).expect("a table");
-        assert_eq!((e.entries, e.not_finite), (1 << dtype.size_bytes() * 8, 0));
+        assert_eq!((e.entries, e.not_finite), (1 << (dtype.size_bytes() * 8), 0));
         assert!(e.worst <= e.step / 2.0 * (1.0 + 1e-9) && e.worst > 0.4 * e.step, "{dtype}: {e:?}");
         assert!(e.mean > 0.0 && e.mean < e.worst, "{dtype}: {e:?}");
     }
