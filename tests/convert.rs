@@ -17,7 +17,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use support::binary::{bytes, json, refused, samebit, text};
 use support::onnx::{D, F32, Graph as Model, f32s};
-use support::{shared, trial};
+use support::{gpu, shared, trial};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
 const CALIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/calib.toml");
@@ -38,6 +38,11 @@ fn main() {
         trial("a_product_with_a_vector_is_integer", false, a_product_with_a_vector_is_integer),
         trial("dead_channels_keep_their_bias", false, dead_channels_keep_their_bias),
         trial("cnns_are_integer_but_for_their_tails", absent, cnns_are_integer_but_for_their_tails),
+        trial(
+            "sums_that_saturate_in_pairs_run_anywhere",
+            gpu().is_none(),
+            sums_that_saturate_in_pairs_run_anywhere,
+        ),
         trial("models_with_quantizers_are_integer", absent, models_with_quantizers_are_integer),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -439,6 +444,17 @@ fn cnns_are_integer_but_for_their_tails() {
         assert_eq!(v["consistent"], true, "{model}: {v}");
         println!("{model}: {} elements of {} tensors", v["compared_elements"], v["compared_layers"]);
     }
+}
+
+/// On the device as on the CPU.
+fn sums_that_saturate_in_pairs_run_anywhere() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, _, _) = artefacts(dir.path(), Path::new(MODEL), CALIB, &["--consistency", "1"]);
+    let pairs = dir.path().join("pairs");
+    json(0, &["convert", text(&g), "--target", "x86-avx2-saturating", "-o", text(&pairs)]);
+    let v = json(0, &["verify", text(&pairs), text(&pairs), "--random", "4", "--device-b", "gpu"]);
+    assert!(v["consistent"] == true && v["dispatches"].as_u64() > Some(0), "{v}");
+    assert_eq!(list(&v, "cpu_ops"), &Vec::<Value>::new());
 }
 
 /// Models of ONNX Runtime's quantizer have no islands but what has no integer form, and their integer models run.

@@ -4,6 +4,7 @@ pub mod calibrate;
 pub mod check;
 mod checkpoint;
 pub mod eval;
+pub mod fingerprint;
 pub mod moving;
 pub mod nan;
 pub mod partial;

@@ -9,6 +9,7 @@ mod edit;
 mod eval;
 mod export;
 mod files;
+mod fingerprint;
 mod import;
 mod memory;
 mod merge;
@@ -94,6 +95,8 @@ enum Command {
     SaveRanges(save_ranges::SaveRangesArgs),
     /// Compare the codes of two artefacts, of one on two devices, or of one and what another runtime dumped
     Verify(verify::VerifyArgs),
+    /// Tell from a black box's answers which target's arithmetic it obeys
+    Fingerprint(fingerprint::FingerprintArgs),
     /// The whole pipeline on the bundled model and data: no download, no GPU needed
     Quickstart(quickstart::QuickstartArgs),
 }
@@ -155,6 +158,7 @@ fn dispatch(command: Command) -> (Option<PathBuf>, Result<Outcome, Error>) {
         Command::Merge(a) => start(&a.common, a.files(), || merge::run(&a)),
         Command::Run(a) => start(&a.common, a.files(), || run::run(&a)),
         Command::Verify(a) => start(&a.common, a.files(), || verify::run(&a)),
+        Command::Fingerprint(a) => start(a.common(), a.files(), || fingerprint::run(&a)),
         Command::SaveOnnx(a) => start(&a.common, a.files(), || save_onnx::run(&a)),
         Command::SaveRanges(a) => start(&a.io.common, a.files(), || save_ranges::run(&a)),
         Command::Quickstart(a) => start(&a.common, a.files(), || quickstart::run(&a)),

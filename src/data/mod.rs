@@ -29,6 +29,7 @@ pub use loader::{Batch, Loader, LoaderOptions, Skip};
 pub use npy::write as write_npy;
 pub use npz::arrays as npz_arrays;
 pub use preprocess::ChannelTables;
+pub(crate) use single::channels_first;
 pub use single::read_input;
 
 use std::path::{Path, PathBuf};

@@ -154,7 +154,7 @@ fn fitted(path: &Path, shape: &[usize], ty: &TensorType, nhwc: bool) -> Result<V
 }
 
 /// `[n, .., c]` as `[n, c, ..]`.
-fn channels_first(x: &Tensor) -> Tensor {
+pub(crate) fn channels_first(x: &Tensor) -> Tensor {
     let rank = x.rank();
     let mut shape = x.shape().to_vec();
     shape[1..].rotate_right(1);

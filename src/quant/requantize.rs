@@ -257,6 +257,7 @@ impl Adder {
 mod tests {
     use super::*;
     use crate::graph::sample::Rng;
+    use rayon::prelude::*;
 
     /// The words of the gemmlowp functions, with their truncating division.
     #[allow(clippy::cast_possible_truncation, reason = "as the original does")]
@@ -278,58 +279,134 @@ mod tests {
         (high >> right) + i32::from(rest > threshold)
     }
 
-    #[test]
-    fn doubling_is_what_gemmlowp_computes() {
-        let mut rng = Rng::new(4);
-        for i in 0..2_000_000 {
-            let exponent = i32::try_from(rng.int(0, 34)).unwrap() - 30;
-            let m = Multiplier { m: rng.code(1 << 30, i32::MAX).cast_unsigned(), shift: 31 - exponent };
-            let sum = match i % 4 {
-                0 => rng.code(i32::MIN, i32::MAX),
-                1 => rng.code(-2000, 2000),
-                2 => rng.code(i32::MAX - 8, i32::MAX),
-                _ => rng.code(i32::MIN, i32::MIN + 8),
-            };
-            for up in [false, true] {
-                let got = Factor::Doubling(m, up).apply(sum.into());
-                assert_eq!(got, i64::from(gemmlowp(sum, m.m, exponent, up)), "{sum} {m:?} {up}");
-            }
+    /// Cases of each test of random ones.
+    const CASES: usize = 10_000_000;
+
+    /// Runs many cases, each part with random numbers of its own.
+    fn cases(seed: u64, one: impl Fn(usize, &mut Rng) + Sync) {
+        const PARTS: usize = 100;
+        (0..PARTS).into_par_iter().for_each(|part| {
+            let mut rng = Rng::new(seed << 32 | part as u64);
+            (0..CASES / PARTS).for_each(|i| one(i, &mut rng));
+        });
+    }
+
+    /// Sums of 32 bits, every other one small or at an end.
+    fn sum_of_32_bits(i: usize, rng: &mut Rng) -> i32 {
+        match i % 8 {
+            0..4 => rng.code(i32::MIN, i32::MAX),
+            4..6 => rng.code(-2000, 2000),
+            6 => rng.code(i32::MAX - 8, i32::MAX),
+            _ => rng.code(i32::MIN, i32::MIN + 8),
         }
     }
 
     #[test]
+    fn doubling_is_what_gemmlowp_computes() {
+        cases(4, |i, rng| {
+            let exponent = i32::try_from(rng.int(0, 34)).unwrap() - 30;
+            let m = Multiplier { m: rng.code(1 << 30, i32::MAX).cast_unsigned(), shift: 31 - exponent };
+            let sum = sum_of_32_bits(i, rng);
+            for up in [false, true] {
+                let got = Factor::Doubling(m, up).apply(sum.into());
+                assert_eq!(got, i64::from(gemmlowp(sum, m.m, exponent, up)), "{sum} {m:?} {up}");
+            }
+        });
+    }
+
+    /// Whether `got` is `product / 2^shift`, ties as the rounding says: `|got * 2^shift - product| <= 2^(shift - 1)`.
+    fn is_rounded(got: i64, product: i128, shift: i32, rounding: Rounding) -> bool {
+        let off = product - (i128::from(got) << shift);
+        let half = 1i128 << (shift - 1);
+        off.abs() < half
+            || off.abs() == half
+                && match rounding {
+                    Rounding::HalfEven => got & 1 == 0,
+                    Rounding::HalfUp => off < 0,
+                    Rounding::HalfAway => (off < 0) == (product > 0),
+                }
+    }
+
+    #[test]
     fn one_rounding_is_that_of_the_rational_product() {
-        let mut rng = Rng::new(5);
-        for i in 0..2_000_000 {
+        cases(5, |i, rng| {
             let shift = i32::try_from(rng.int(0, 80)).unwrap() - 8;
-            let m = Multiplier { m: rng.code(1 << 30, i32::MAX).cast_unsigned(), shift };
+            // Even multipliers now and then, as others have no halves.
+            let m = rng.code(1 << 30, i32::MAX).cast_unsigned() >> (i % 3 * 12) << (i % 3 * 12);
+            let m = Multiplier { m, shift };
             let sum = i64::from(rng.code(i32::MIN, i32::MAX));
-            let sum = if i % 2 == 0 { sum } else { (sum << 16) + i64::from(rng.code(0, 65535)) };
+            let sum = match i % 4 {
+                0 | 1 => sum,
+                2 => sum >> rng.int(0, 31),
+                _ => (sum << 16) + i64::from(rng.code(0, 65535)),
+            };
             let product = i128::from(sum) * i128::from(m.m);
             for rounding in Rounding::ALL {
                 let got = Factor::Fixed(m, rounding).apply(sum);
                 if shift <= 0 {
                     let exact = (product << -shift).clamp(-i128::from(i64::MAX), i128::from(i64::MAX));
                     assert_eq!(i128::from(got), exact);
-                    continue;
-                }
-                if product >> shift >= i128::from(i64::MAX) || product >> shift < -i128::from(i64::MAX) {
+                } else if product >> shift >= i128::from(i64::MAX) || product >> shift < -i128::from(i64::MAX)
+                {
                     assert_eq!(got, i64::MAX * i64::try_from(product.signum()).unwrap());
-                    continue;
-                }
-                // |got * 2^shift - product| <= 2^(shift - 1), ties as the rounding says.
-                let off = product - (i128::from(got) << shift);
-                let half = 1i128 << (shift - 1);
-                assert!(off.abs() <= half, "{sum} {m:?}");
-                if off.abs() == half {
-                    match rounding {
-                        Rounding::HalfEven => assert_eq!(got & 1, 0),
-                        Rounding::HalfUp => assert!(off < 0),
-                        Rounding::HalfAway => assert!((off < 0) == (product > 0)),
-                    }
+                } else {
+                    assert!(is_rounded(got, product, shift, rounding), "{sum} {m:?} {rounding}: {got}");
                 }
             }
+        });
+    }
+
+    #[test]
+    fn shifts_are_rounded_as_they_say() {
+        cases(6, |i, rng| {
+            let by = i32::try_from(rng.int(0, 40)).unwrap() - 8;
+            let sum = i64::from(sum_of_32_bits(i, rng));
+            // Halves, where there are some.
+            let sum = if i % 3 == 0 && by > 0 { (sum >> by << by) + (1 << (by - 1)) } else { sum };
+            for rounding in Rounding::ALL {
+                let got = Factor::Shift(by, rounding).apply(sum);
+                if by <= 0 {
+                    assert_eq!(got, sum << -by);
+                } else {
+                    assert!(is_rounded(got, sum.into(), by, rounding), "{sum} {by} {rounding}: {got}");
+                }
+            }
+        });
+    }
+
+    /// A positive integer to 24 bits, halves to even: what is left, and by how many bits it was shifted.
+    fn to_24_bits(v: u128) -> (u128, u32) {
+        let by = (128 - v.leading_zeros()).saturating_sub(24);
+        if by == 0 {
+            return (v, 0);
         }
+        let (down, rest, half) = (v >> by, v & ((1 << by) - 1), 1 << (by - 1));
+        (down + u128::from(rest > half || (rest == half && down & 1 == 1)), by)
+    }
+
+    /// Two roundings to 24 bits and one to an integer, all in integers.
+    #[test]
+    fn floats_are_rounded_three_times() {
+        cases(7, |i, rng| {
+            let (m, exponent) = (rng.code(1 << 23, (1 << 24) - 1), rng.int(10, 60));
+            let sum = i64::from(sum_of_32_bits(i, rng));
+            #[allow(clippy::cast_precision_loss, reason = "24 bits")]
+            let scale = m as f32 * 2f32.powi(-i32::try_from(exponent).unwrap());
+            let got = Factor::Float(scale).apply(sum);
+            let (f, by) = to_24_bits(sum.unsigned_abs().into());
+            let (p, more) = to_24_bits(f * u128::try_from(m).unwrap());
+            let shift = i32::try_from(exponent).unwrap() - i32::try_from(by + more).unwrap();
+            let size = if shift <= 0 {
+                p << -shift
+            } else {
+                Rounding::HalfEven.shift(i128::try_from(p).unwrap(), shift).unsigned_abs().into()
+            };
+            assert_eq!(
+                i128::from(got),
+                i128::from(sum.signum()) * i128::try_from(size).unwrap(),
+                "{sum} {scale}"
+            );
+        });
     }
 
     #[test]
