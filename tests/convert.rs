@@ -16,6 +16,7 @@ use samebit::tensor::{DType, Data, Dim, Tensor, TensorType};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use support::binary::{bytes, json, refused, samebit, text};
+use support::onnx::{D, F32, Graph as Model, f32s};
 use support::{gpu, shared, trial};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/digits.onnx");
@@ -34,6 +35,7 @@ fn main() {
         trial("every_change_of_an_artefact_is_found", false, every_change_of_an_artefact_is_found),
         trial("preserved_nodes_stay_in_floats", false, preserved_nodes_stay_in_floats),
         trial("dumps_are_compared", false, dumps_are_compared),
+        trial("a_product_with_a_vector_is_integer", false, a_product_with_a_vector_is_integer),
         trial("dead_channels_keep_their_bias", false, dead_channels_keep_their_bias),
         trial("cnns_are_integer_but_for_their_tails", absent, cnns_are_integer_but_for_their_tails),
         trial(
@@ -335,6 +337,31 @@ fn dumps_are_compared() {
 }
 
 /// A channel whose weights are almost zero gives its bias, from calibration to the integer model.
+/// Its elements are summed over: they have one scale, and all of them count in the bound of the sums.
+fn a_product_with_a_vector_is_integer() {
+    const K: usize = 64;
+    let dir = tempfile::tempdir().expect("a folder");
+    let (model, data, x) = (dir.path().join("m.onnx"), dir.path().join("d.toml"), dir.path().join("x.npy"));
+    let weights: Vec<f32> = (0..K).map(|i| 0.5 + i as f32 / 64.0).collect();
+    let onnx = Model::new()
+        .input("x", F32, &[D::Name("N"), D::Size(5), D::Size(K as i64)])
+        .init(f32s("w", &[K as i64], &weights))
+        .node("mm", "MatMul", &["x", "w"], &["y"], &[])
+        .output("y");
+    std::fs::write(&model, onnx.model(17)).expect("writes");
+    let numbers = (0..8 * 5 * K).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
+    write_npy(&x, &Tensor::from_f32([8, 5, K], numbers)).expect("writes");
+    let toml = "[dataset]\nname = \"x\"\n[[input]]\nname = \"x\"\nnpy = \"x.npy\"\n";
+    std::fs::write(&data, toml).expect("writes");
+    let (g, q, v) = artefacts(dir.path(), &model, text(&data), &[]);
+    let bound = &list(&v, "accumulators")[0]["bound"];
+    assert!(list(&v, "float_islands").is_empty() && bound.as_u64() > Some(127 * 40 * K as u64), "{v}");
+    json(0, &["verify", text(&g), text(&q), "--data", text(&data)]);
+    let v = json(0, &["eval", text(&model), text(&q), "--data", text(&data)]);
+    let cosine = v["models"][1]["agreement"]["y"]["cosine"].as_f64();
+    assert!(cosine > Some(0.999), "{v}");
+}
+
 fn dead_channels_keep_their_bias() {
     let mut graph = Graph::new("dead");
     let shape = vec![Dim::Batch(1), Dim::Fixed(2), Dim::Fixed(4), Dim::Fixed(4)];

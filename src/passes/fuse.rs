@@ -176,10 +176,12 @@ pub(crate) fn channel_axis(node: &Node, rank: usize) -> Option<usize> {
     channel_axis_of(node.op.as_ref(), rank)
 }
 
-/// The same of an operator.
+/// The same of an operator. A vector has none: a product with it is summed over its one axis.
 pub(crate) fn channel_axis_of(op: &dyn Op, rank: usize) -> Option<usize> {
     match op.quant_rule() {
-        QuantRule::Gemm { channel_axis } => crate::graph::attrs::normalize_axis(channel_axis, rank),
+        QuantRule::Gemm { channel_axis } if rank > 1 => {
+            crate::graph::attrs::normalize_axis(channel_axis, rank)
+        }
         _ => None,
     }
 }
