@@ -33,6 +33,7 @@ fn main() {
         trial("quantizers_without_parameters_are_listed", false, quantizers_without_parameters_are_listed),
         trial("comparing_nothing_is_not_equality", false, comparing_nothing_is_not_equality),
         trial("every_change_of_an_artefact_is_found", false, every_change_of_an_artefact_is_found),
+        trial("sums_on_data_stay_within_their_bounds", false, sums_on_data_stay_within_their_bounds),
         trial("preserved_nodes_stay_in_floats", false, preserved_nodes_stay_in_floats),
         trial("dumps_are_compared", false, dumps_are_compared),
         trial("a_product_with_a_vector_is_integer", false, a_product_with_a_vector_is_integer),
@@ -140,6 +141,50 @@ fn types_that_sums_do_not_take_are_refused() {
     // Operators of ONNX Runtime with weights of u8.
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/onnxruntime/operators.onnx");
     refused(&["verify", model, model, "--random", "1", "--profile", PAIRS], &["conv_0", "u8 times u8"]);
+}
+
+fn sums_on_data_stay_within_their_bounds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (g, q) = digits(dir.path());
+    let v = json(0, &["convert", text(&g), "--data", EVAL, "--limit", "32", "-o", text(&q)]);
+    let all = list(&v, "accumulators");
+    assert!(all.len() > 4, "{v}");
+    for a in all {
+        let (bound, most) = (a["bound"].as_u64().expect("a bound"), a["observed"].as_u64().expect("a sum"));
+        assert!(most > 0 && most <= bound, "{a}");
+    }
+    // The same as the sums of the first product, formed here.
+    let graph = load(&q);
+    let node = graph.nodes().iter().find(|n| n.op.integer_of().is_some()).expect("a product").clone();
+    let (op, params) = node.op.integer_of().expect("on codes");
+    assert_eq!(op.def().name, "Conv");
+    let x = samebit::data::Dataset::open(Path::new(EVAL)).expect("opens").limit(32);
+    let bound = x
+        .inputs_for(&[(graph.value(graph.inputs[0]).name.clone(), graph.value(graph.inputs[0]).ty.clone())])
+        .expect("fits");
+    let options = samebit::data::LoaderOptions { batch: 32, ..Default::default() };
+    let batch =
+        samebit::data::Loader::new(bound, options).expect("loads").next().expect("one").expect("reads");
+    let taps = [node.inputs[0]];
+    let codes = Engine::new(graph.clone(), &Device::Cpu).run(&batch.inputs, &taps).expect("runs");
+    let numbers = |t: &Tensor, zero: i32| {
+        let steps = t.codes().expect("codes").into_iter().map(|q| (q - zero) as f32).collect();
+        Tensor::from_f32(t.shape(), steps)
+    };
+    let zero = |i: usize| params.inputs[i].as_ref().expect("codes").zero_points()[0];
+    let constant = |i: usize| graph.value(node.inputs[i]).constant.clone().expect("a constant");
+    let bias = constant(2).codes().expect("codes").into_iter().map(|b| b as f32).collect();
+    let bias = Tensor::from_f32(constant(2).shape(), bias);
+    let inputs = [numbers(&codes.values[&taps[0]], zero(0)), numbers(&constant(1), zero(1)), bias];
+    let sums = op.eval(&samebit::graph::Scratch::new(), &inputs).expect("computes").remove(0);
+    // Below 2^24 f32 holds them exactly.
+    let most = sums.f32s().iter().fold(0f32, |m, s| m.max(s.abs()));
+    assert!(most < 16_777_216.0);
+    assert_eq!(
+        all.iter().find(|a| a["node"] == node.name.as_str()).expect("is listed")["observed"],
+        most as u64
+    );
+    refused(&["convert", text(&g), "--limit", "2", "-o", text(&q)], &["--data"]);
 }
 
 fn quantizers_without_parameters_are_listed() {

@@ -206,7 +206,7 @@ fn text_errors_say_where_and_what_was_expected() {
     let cases = [
         ("", 1, 1, "`graph`"),
         ("graph g float", 1, 7, "the graph's name in quotes"),
-        ("graph \"g\" cooked", 1, 11, "a stage (float, fake-quant, quantized)"),
+        ("graph \"g\" cooked", 1, 11, "a stage (float, fake-quant, export, quantized, compiled)"),
         (
             "graph \"g\" float\ninput v0 \"x\" f33[N]",
             2,

@@ -1,5 +1,6 @@
 //! What is measured of models: their accuracy, and how far they agree.
 
+pub mod accumulators;
 pub mod calibrate;
 pub mod check;
 mod checkpoint;

@@ -289,6 +289,10 @@ pub fn from_bytes(bytes: &[u8], ops: Lookup) -> Result<Graph, FileError> {
         return Err(FileError::Version { found: version.clone() });
     }
     let mut views = tensors.tensors();
+    if let Some((name, v)) = views.iter().find(|(_, v)| !DType::ALL.iter().any(|d| stored(*d) == v.dtype())) {
+        let why = format!("element type {:?}; supported: f32, i32, bool, i8, u8, i16, u16", v.dtype());
+        return Err(FileError::Tensor { name: name.clone(), why });
+    }
     views.sort_by(|a, b| a.0.cmp(&b.0));
     let compiled = entries.get("compiled");
     let (json, placed): (Cow<str>, Option<Placed>) = match compiled {
