@@ -47,7 +47,8 @@ pub enum Difference {
     },
 }
 
-/// What floats may differ by: `(4 + reduction) * 2^-24 * max|expected| + extra`. Integers may not differ.
+/// What floats may differ by: `(4 + reduction) * 2^-24 * max|expected| + extra`, and by the least normal number, as devices
+/// may take subnormal ones for zero (WGSL, "Floating point evaluation"). Integers may not differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     /// Length of the float reduction behind an element.
@@ -91,7 +92,8 @@ fn compare_tensors(
                 want.as_f32().unwrap_or(&[]).iter().map(|x| f64::from(x.abs())).filter(|x| x.is_finite());
             #[allow(clippy::cast_precision_loss, reason = "a reduction is shorter than 2^52")]
             let steps = 4.0 + t.reduction as f64;
-            steps * 2f64.powi(-24) * finite.fold(0.0, f64::max) + f64::from(t.extra)
+            let subnormal = f64::from(f32::MIN_POSITIVE);
+            steps * 2f64.powi(-24) * finite.fold(0.0, f64::max) + f64::from(t.extra) + subnormal
         }
         None => 0.0,
     };
