@@ -1,5 +1,5 @@
 //! The convolutional example models on codes, for every profile: both executors give the same bits, and nothing is left to
-//! the CPU. Where `../shared` or a GPU is not there, the test is reported as ignored.
+//! the CPU; and all others, where both compute what has no kernel on the CPU. Where `../shared` or a GPU is not there, the test is reported as ignored.
 
 mod support;
 
@@ -10,7 +10,7 @@ use samebit::gpu::Device;
 use samebit::graph::{Graph, ValueId, file};
 use samebit::tensor::{DType, Tensor};
 use std::path::Path;
-use support::binary::{json, text};
+use support::binary::{json, refused, text};
 use support::{gpu, shared, trial};
 
 const MODELS: [&str; 4] =
@@ -28,11 +28,14 @@ const TARGETS: [&str; 7] = [
 
 fn main() {
     let absent = gpu().is_none() || shared("data/models").is_none();
-    let trials = vec![trial(
-        "both_executors_give_the_same_codes_for_every_target",
-        absent,
-        both_executors_give_the_same_codes_for_every_target,
-    )];
+    let trials = vec![
+        trial(
+            "both_executors_give_the_same_codes_for_every_target",
+            absent,
+            both_executors_give_the_same_codes_for_every_target,
+        ),
+        trial("compiled_models_are_the_models_for_every_target", absent, compiled_models_are_the_models),
+    ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -103,4 +106,55 @@ fn both_executors_give_the_same_codes_for_every_target() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// On codes on the CPU, and compiled on the device: 16 frames of each model, for each target that can have it.
+fn compiled_models_are_the_models() {
+    let data = shared("data").expect("checked in main");
+    let models = [
+        "resnet8_cifar10",
+        "mobilenetv1_025_vww",
+        "vit_cifar10",
+        "bev_grid",
+        "ultraface_rfb320_pp_opset9",
+        "ad01_autoencoder",
+    ];
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let (fake, codes, compiled, set) = (at("fake.g"), at("codes.g"), at("compiled"), at("calib.toml"));
+    let mut elements = 0;
+    for model in models {
+        let example = format!("{}/examples/datasets/{model}.calib.toml", env!("CARGO_MANIFEST_DIR"));
+        let frames = match std::fs::read_to_string(example) {
+            Ok(toml) => {
+                std::fs::write(&set, toml.replace("../../../shared/data", text(&data))).expect("writes");
+                set.clone()
+            }
+            Err(_) => data.join(format!("golden/{model}.in.input.npy")),
+        };
+        let (onnx, frames) = (data.join(format!("models/{model}.onnx")), text(&frames));
+        for target in TARGETS {
+            let calibrate = ["calibrate", text(&onnx), "--data", frames, "--limit", "16", "--target", target];
+            json(0, &[&calibrate[..], &["-o", text(&fake)]].concat());
+            let convert = ["convert", text(&fake), "-o", text(&codes)];
+            // What lies inside attention has 16 bits, which sums of pairs do not take.
+            if target == "x86-avx2-saturating" && ["vit_cifar10", "bev_grid"].contains(&model) {
+                refused(&convert, &["saturating_i16_pairs", "MatMul"]);
+                continue;
+            }
+            json(0, &convert);
+            let v = json(0, &["compile", text(&codes), "-o", text(&compiled)]);
+            let (bytes, weights) = (v["bytes"].as_u64(), v["weight_bytes"].as_u64());
+            assert!(bytes < weights.map(|w| w + (64 << 10)), "{model} for {target}: {bytes:?} {weights:?}");
+            let verify = ["verify", text(&codes), text(&compiled), "--data", frames, "--limit", "16"];
+            let v = json(0, &[&verify[..], &["--device-b", "gpu"]].concat());
+            assert!(
+                v["consistent"] == true && v["compared_layers"].as_u64() > Some(8),
+                "{model} for {target}: {v}"
+            );
+            elements += v["compared_elements"].as_u64().expect("a number");
+        }
+    }
+    println!("{elements} elements are equal");
+    assert!(elements > 500_000_000, "{elements}");
 }
