@@ -37,6 +37,7 @@ fn main() {
         trial("preserved_nodes_stay_in_floats", false, preserved_nodes_stay_in_floats),
         trial("dumps_are_compared", false, dumps_are_compared),
         trial("a_product_with_a_vector_is_integer", false, a_product_with_a_vector_is_integer),
+        trial("float_outputs_of_dumps_are_compared", false, float_outputs_of_dumps_are_compared),
         trial("dead_channels_keep_their_bias", false, dead_channels_keep_their_bias),
         trial("cnns_are_integer_but_for_their_tails", absent, cnns_are_integer_but_for_their_tails),
         trial(
@@ -334,6 +335,36 @@ fn preserved_nodes_stay_in_floats() {
         &["convert", text(&g), "--preserve", "nothing", "-o", text(&kept)],
         &["--preserve nothing", "no node"],
     );
+}
+
+fn float_outputs_of_dumps_are_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let w: Vec<f32> = (0..32u16).map(|i| f32::from(i * 37 % 32) / 16.0 - 1.0).collect();
+    let model = support::onnx::Graph::new()
+        .input("x", support::onnx::F32, &[support::onnx::D::Name("N"), support::onnx::D::Size(8)])
+        .init(support::onnx::f32s("w", &[8, 4], &w))
+        .node("product", "MatMul", &["x", "w"], &["a"], &[])
+        .node("share", "Softmax", &["a"], &["y"], &[])
+        .output("y")
+        .model(17);
+    std::fs::write(at("m.onnx"), model).expect("writes");
+    let x = (0..48u16).map(|i| f32::from(i * 29 % 48) / 24.0 - 1.0).collect();
+    write_npy(&at("x.npy"), &Tensor::from_f32([6, 8], x)).expect("writes");
+    let (_, q, _) = artefacts(dir.path(), &at("m.onnx"), text(&at("x.npy")), &[]);
+    let (x, dump) = (at("x.npy"), at("dump"));
+    json(0, &["run", text(&q), "--input", text(&x), "--layers", "*", "--codes", "--dump", text(&dump)]);
+    let compare = ["verify", text(&q), text(&dump), "--input", text(&x)];
+    let v = json(0, &compare);
+    assert_eq!((&v["outputs"][0]["name"], &v["outputs"][0]["mismatches"]), (&"y".into(), &0.into()), "{v}");
+    let path = dump.join("y.npy");
+    let y = Array::open(&path).and_then(|a| a.read()).expect("reads");
+    for wrong in [1.5, f32::NAN, f32::INFINITY] {
+        let all = y.f32s().iter().map(|v| v * wrong).collect();
+        write_npy(&path, &Tensor::from_f32(y.shape(), all)).expect("writes");
+        let v = json(1, &compare);
+        assert!(v["outputs"][0]["mismatches"].as_u64() > Some(0), "{wrong}: {v}");
+    }
 }
 
 fn dumps_are_compared() {

@@ -19,6 +19,7 @@ const EVAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/quickstart/eval.
 fn main() {
     let trials = vec![
         trial("removed_quantizers_are_gone_and_ids_stay", false, removed_quantizers_are_gone_and_ids_stay),
+        trial("json_says_the_same", false, json_says_the_same),
         trial("types_change_and_ranges_stay", false, types_change_and_ranges_stay),
         trial("ranges_scales_and_states_change", false, ranges_scales_and_states_change),
         trial("all_quantizers_removed_is_the_float_model", false, all_removed_is_the_float_model),
@@ -85,6 +86,28 @@ fn removed_quantizers_are_gone_and_ids_stay() {
     let names = |g: &Graph| g.outputs.iter().map(|v| g.value(*v).name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&after), names(&before));
     json(0, &["eval", text(&out), "--data", EVAL, "--limit", "8"]);
+}
+
+fn json_says_the_same() {
+    let case = Case::new("");
+    let graph = load(&case.graph);
+    let all = quantizers(&graph);
+    let mut ids: Vec<u32> = all.iter().map(|(n, _)| n.id.0).collect();
+    ids.sort_unstable();
+    let (a, b, c) = (ids[0], ids[1], ids[3]);
+    let last = all.iter().rfind(|(n, q)| q.spec.axis.is_none() && n.id.0 > ids[3]).expect("one").0;
+    let toml = format!(
+        "[[edit]]\nids = \"{a}..{b}\"\nremove = true\n[[edit]]\nids = {c}\nremove = true\n\
+         [[edit]]\nids = {0}\nrange = [-1, 2]\n[[edit]]\nname = \"*\"\nstate = \"float\"\n",
+        last.id.0
+    );
+    let json = format!(
+        "{{\"remove_fake_quant\": [[{a}, {b}], {c}], \"set\": [{{\"id\": {}, \"range\": [-1, 2]}}], \"state\": \"float\"}}",
+        last.id.0
+    );
+    let (of_toml, v, _) = case.edited(&toml);
+    let (of_json, w, _) = case.edited(&json);
+    assert_eq!((of_toml, v), (of_json, w));
 }
 
 fn types_change_and_ranges_stay() {

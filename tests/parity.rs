@@ -34,6 +34,7 @@ fn main() {
             false,
             neither_batch_nor_threads_change_a_bit_on_the_cpu,
         ),
+        trial("sums_that_drivers_cut_off_run_on_the_cpu", absent, sums_that_drivers_cut_off_run_on_the_cpu),
         trial("codes_of_every_type_move_on_the_device", absent, codes_of_every_type_move_on_the_device),
         trial("a_changed_constant_in_a_kernel_is_found", absent, a_changed_constant_in_a_kernel_is_found),
         trial(
@@ -578,4 +579,23 @@ fn overhead_of_a_chain_of_fifty_relus() {
     let median = times[times.len() / 2];
     let each = median / u32::try_from(trace.dispatches).expect("few");
     println!("{}: first {first:?}, then {median:?}, {each:?} a dispatch", Device::Gpu(gpu));
+}
+
+/// Mesa's software driver leaves a loop after 65536 rounds.
+fn sums_that_drivers_cut_off_run_on_the_cpu() {
+    let gpu = gpu().expect("checked in main");
+    for (k, on_the_cpu) in [(60_000usize, false), (140_000, true)] {
+        let mut graph = Graph::new("long");
+        let x = graph.add_input("x", TensorType::new(DType::F32, vec![1, k]));
+        let w = graph.add_constant("w", Tensor::from_f32([k, 2], vec![1.0; 2 * k]));
+        let types = [graph.value(x).ty.clone(), graph.value(w).ty.clone()];
+        let op = samebit::ops::build("MatMul", Attrs::new(), &types).expect("builds");
+        graph.outputs = graph.add_node("product", None, op, &[x, w], &["y".to_owned()]).expect("adds");
+        let ones = Tensor::from_f32([1, k], vec![1.0; k]);
+        let trace = GpuExecutor::new(Arc::clone(&gpu), &graph).run(&[ones], &[]).expect("runs");
+        #[allow(clippy::cast_precision_loss, reason = "exact below 2^24")]
+        let sum = k as f32;
+        assert_eq!(trace.values[&graph.outputs[0]].f32s(), [sum, sum]);
+        assert_eq!(!trace.cpu_ops.is_empty(), on_the_cpu, "{k}");
+    }
 }

@@ -358,11 +358,20 @@ impl Verifier {
             let (x, y) = (numbers(&x, &layer.form), numbers(&y, &form));
             add(&mut self.found.layers[slot], &batch.ids, &x, &y, |a, b| a.to_bits() == b.to_bits());
         }
-        if let (Other::Graph(side), Some(values)) = (&self.b, &b) {
-            let t = self.tolerance;
+        let t = self.tolerance;
+        {
             for (name, v) in &self.a.outputs {
-                let Some((_, w)) = side.outputs.iter().find(|(n, _)| n == name) else { continue };
-                let (x, y) = (batch.without_padding(&a[v]), batch.without_padding(&values[w]));
+                let y = match (&self.b, &b) {
+                    (Other::Graph(side), Some(values)) => {
+                        let Some((_, w)) = side.outputs.iter().find(|(n, _)| n == name) else { continue };
+                        batch.without_padding(&values[w])
+                    }
+                    (Other::Dump(d), _) if d.names().any(|n| n == name) => {
+                        d.frames(name, first..first + batch.frames())?
+                    }
+                    _ => continue,
+                };
+                let x = batch.without_padding(&a[v]);
                 let outputs = &mut self.found.outputs;
                 let slot = outputs.iter().position(|o| o.name == *name).unwrap_or_else(|| {
                     outputs.push(Compared { name: name.clone(), ..Compared::default() });

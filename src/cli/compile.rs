@@ -49,8 +49,8 @@ fn outside(graph: &Graph, v: ValueId) -> Value {
         "name": value.name,
         "dtype": value.ty.dtype.name(),
         "shape": value.ty.to_string(),
-        "scale": params.map(|p| p.scales()[0]),
-        "zero_point": params.map(|p| p.zero_points()[0]),
+        "scale": params.map(|p| p.scales()),
+        "zero_point": params.map(|p| p.zero_points()),
     })
 }
 

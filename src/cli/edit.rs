@@ -15,7 +15,8 @@ use std::path::PathBuf;
 pub(super) struct EditArgs {
     /// Calibrated graph file, or an ONNX model with quantizers
     model: PathBuf,
-    /// Edits (TOML): [[edit]] with ids = "12..20" or name = "conv*", and remove = true, or dtype, range, scale, state
+    /// Edits. TOML: [[edit]] with ids = "12..20" or name = "conv*", and remove = true, or dtype, range, scale, state; or
+    /// JSON: {"remove_fake_quant": [[1, 100], 102, "conv*"], "set": [{"id": 12, "dtype": "i16"}], "state": "validation"}
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Graph file to write; - is standard output

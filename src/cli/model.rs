@@ -105,6 +105,8 @@ impl ProfileArg {
     pub(super) fn apply(&self, label: &str, graph: Graph) -> Result<Graph, Error> {
         let Some(name) = &self.profile else { return Ok(graph) };
         let profile = target_profile(name)?;
+        let own = graph.target.as_ref().map_or("no target", |t| &t.profile.name);
+        super::show::remark(&format!("{label}: made for {own}, runs as {}", profile.name));
         as_profile(graph, &profile).map_err(|e| Error::Usage(format!("{label}: --profile {name}: {e}")))
     }
 }

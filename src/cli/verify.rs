@@ -127,7 +127,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Outcome, Error> {
         let frames = inputs.first().and_then(|t| t.shape().first().copied()).unwrap_or(1).min(most);
         verifier.compare(&batch_of(inputs, frames))?;
     } else {
-        let frames = args.random.unwrap_or(16).min(most);
+        // A batch that is part of the model is one run.
+        let frames = if a.is_batched() { args.random.unwrap_or(16).min(most) } else { 1 };
         verifier.compare(&batch_of(random(&a, frames, args.seed)?, frames))?;
     }
     let found = verifier.finish();
@@ -168,13 +169,18 @@ fn batch_of(inputs: Vec<Tensor>, frames: usize) -> Batch {
     Batch { ids, positions: (0..frames).collect(), inputs, labels: None }
 }
 
+/// Elements of an input drawn at random.
+const MOST_RANDOM: usize = 1 << 27;
+
 /// Inputs a tenth beyond the range of the quantizer that takes them.
 fn random(graph: &Graph, frames: usize, seed: u64) -> Result<Vec<Tensor>, Error> {
     let mut rng = Rng::new(seed);
     let one = |v: &crate::graph::ValueId| -> Result<Tensor, Error> {
         let value = graph.value(*v);
-        let shape = value.ty.at(frames).and_then(|t| t.dims());
-        let shape = shape.ok_or_else(|| Error::Usage(format!("--random {frames}: too many frames")))?;
+        let elements = value.ty.at(frames).and_then(|t| t.elements()?.fixed()).filter(|n| *n <= MOST_RANDOM);
+        let shape = elements.and_then(|_| value.ty.at(frames)?.dims());
+        let shape =
+            shape.ok_or_else(|| Error::Usage(format!("--random {frames}: too many frames at once")))?;
         if value.ty.dtype != DType::F32 {
             return Err(Error::Usage(format!(
                 "--random: input {} is {}; give it by --input",

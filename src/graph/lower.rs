@@ -1,6 +1,7 @@
 //! What a device is asked to do, as plain data: kernels, memory layouts, dispatches. Nothing here knows a GPU API.
 
 use super::epilogue::{Epilogue, EpilogueParams};
+use super::op::OpError;
 use crate::tensor::{DType, Dim, TensorType};
 
 /// A compute kernel: WGSL files concatenated in this order, the one with `main` last.
@@ -281,6 +282,18 @@ impl Lowering {
     pub fn run(dispatches: impl Into<Vec<Dispatch>>) -> Lowering {
         Lowering::Run { dispatches: dispatches.into(), temps: Vec::new(), tables: Vec::new() }
     }
+}
+
+/// Terms of a sum that one invocation forms: a software driver leaves loops after so many rounds, without a word.
+const MOST_TERMS: usize = u16::MAX as usize;
+
+/// Whether a device forms sums of so many terms, one after the other.
+///
+/// # Errors
+/// More than every driver can be trusted with.
+pub fn summable(terms: usize) -> Result<(), OpError> {
+    let reason = "it sums more than 65535 terms, which some drivers cut off";
+    if terms <= MOST_TERMS { Ok(()) } else { Err(OpError::NoKernel { reason }) }
 }
 
 /// Invocations of one workgroup of kernels that run over a flat index: `override WG` in `shared/grid.wgsl`.

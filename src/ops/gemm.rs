@@ -139,7 +139,7 @@ impl Op for Gemm {
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         let shape = |i: usize| io.inputs.get(i).map(|v| v.shape.as_slice());
         let (a, b) = (&io.inputs[0].shape, &io.inputs[1].shape);
-        Ok(self.product(a, b, shape(2)).lower())
+        self.product(a, b, shape(2)).lower()
     }
 
     fn has_integer_form(&self) -> bool {

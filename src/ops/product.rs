@@ -5,7 +5,7 @@ use super::integer::device::{self, FinishParams, Finisher, fits_32, products};
 use super::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32, is_narrow, steps_of};
 use super::integer::{bytes, dense, pairs};
 use crate::graph::epilogue::EpilogueParams;
-use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, summable, u32};
 use crate::graph::{CodeParams, OpError, Scratch};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
@@ -301,10 +301,11 @@ impl Product {
     }
 
     /// The dispatch, over inputs 0, 1 and, where there is a `c`, 2.
-    pub fn lower(&self) -> Lowering {
+    pub fn lower(&self) -> Result<Lowering, OpError> {
+        summable(self.k)?;
         let batches = self.batches();
         if batches * self.m * self.n == 0 {
-            return Lowering::run([]);
+            return Ok(Lowering::run([]));
         }
         let four = |v: [usize; 4]| v.map(u32);
         let (beta, c_row, c_col) = self.c.unwrap_or((0.0, 0, 0));
@@ -335,10 +336,11 @@ impl Product {
         // Without a c its binding is not read.
         let c = Operand::Input(if self.c.is_some() { 2 } else { 1 });
         let bind = [Operand::Input(0), Operand::Input(1), c, Operand::Output(0)];
-        Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(batches * invocations))])
+        Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(batches * invocations))]))
     }
     /// The dispatches of [`Product::integer`]. A bias has one element, or one a column.
     pub fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
+        summable(self.k)?;
         let (kernel, invocations) = if pairs::saturate(params) {
             (&CODES_PAIRS, self.m * self.n.div_ceil(ROW_COLUMNS))
         } else if !fits_32(params) {

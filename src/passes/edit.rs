@@ -21,6 +21,63 @@ pub struct Edits {
     pub edit: Vec<Edit>,
 }
 
+/// The same as JSON: `{"remove_fake_quant": [[1, 100], 102, "/conv1/*"], "set": [{"id": 12, "dtype": "i16"}], "state": "validation"}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    /// Ids, pairs of a first and a last one, patterns on names.
+    #[serde(default)]
+    remove_fake_quant: Vec<Which>,
+    #[serde(default)]
+    set: Vec<Setting>,
+    /// Of all quantizers.
+    state: Option<StateName>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Which {
+    One(u32),
+    Pair([u32; 2]),
+    Name(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Setting {
+    id: Option<u32>,
+    name: Option<String>,
+    dtype: Option<Code>,
+    range: Option<[f32; 2]>,
+    scale: Option<f32>,
+    state: Option<StateName>,
+}
+
+impl From<Listed> for Edits {
+    fn from(listed: Listed) -> Edits {
+        let removed = listed.remove_fake_quant.into_iter().map(|which| {
+            let (ids, name) = match which {
+                Which::One(id) => (Some(Ids::One(id)), None),
+                Which::Pair([from, to]) => (Some(Ids::Text(format!("{from}..{to}"))), None),
+                Which::Name(name) => (None, Some(name)),
+            };
+            Edit { ids, name, remove: true, ..Edit::default() }
+        });
+        let set = listed.set.into_iter().map(|s| Edit {
+            ids: s.id.map(Ids::One),
+            name: s.name,
+            dtype: s.dtype,
+            range: s.range,
+            scale: s.scale,
+            state: s.state,
+            ..Edit::default()
+        });
+        let all =
+            listed.state.map(|s| Edit { name: Some("*".to_owned()), state: Some(s), ..Edit::default() });
+        Edits { edit: removed.chain(set).chain(all).collect() }
+    }
+}
+
 /// What becomes of some quantizers.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -94,7 +151,11 @@ impl Edits {
     pub fn load(path: &Path) -> Result<Edits, ConfigError> {
         let fail = |message: String| ConfigError { path: path.to_owned(), message };
         let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-        let edits: Edits = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let edits: Edits = if text.trim_start().starts_with('{') {
+            serde_json::from_str::<Listed>(&text).map_err(|e| fail(e.to_string()))?.into()
+        } else {
+            toml::from_str(&text).map_err(|e| fail(e.to_string()))?
+        };
         for (i, edit) in edits.edit.iter().enumerate() {
             edit.check().map_err(|e| fail(format!("edit {}: {e}", i + 1)))?;
         }

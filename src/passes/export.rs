@@ -85,7 +85,7 @@ pub fn export(graph: &Graph, only: Option<&GlobMatcher>) -> Result<Exported, Pas
         let names: Vec<&str> = all.iter().map(|n| n.name.as_str()).take(20).collect();
         let there = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         let message =
-            format!("--only {} finds nothing that can be replaced; what can be: {there}", glob.glob());
+            format!("--only {} finds nothing that can be replaced; such operators are {there}", glob.glob());
         return Err(PassError::Export { message });
     }
     let mut work = Work {
@@ -99,11 +99,13 @@ pub fn export(graph: &Graph, only: Option<&GlobMatcher>) -> Result<Exported, Pas
         let (name, op) = (node.name.clone(), node.op.def().name);
         match work.replace(node)? {
             Ok(done) => replaced.push(done),
-            Err(reason) if only.is_some() => {
-                return Err(PassError::Export { message: format!("{}: {reason}", node.label()) });
-            }
             Err(reason) => kept.push(Kept { node: name, op, reason }),
         }
+    }
+    if let (Some(glob), true, Some(Kept { node, op, reason })) = (only, replaced.is_empty(), kept.first()) {
+        let more = if kept.len() > 1 { format!(" and {} more", kept.len() - 1) } else { String::new() };
+        let message = format!("--only {}: nothing was replaced: {node} ({op}){more}: {reason}", glob.glob());
+        return Err(PassError::Export { message });
     }
     let mut graph = work.graph.tidied()?;
     graph.stage = Stage::Export;

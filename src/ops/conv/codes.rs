@@ -2,7 +2,7 @@
 
 use super::window::{Window, three};
 use super::{Conv, DEPTHWISE_PIXELS, TILE, window_params};
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, summable};
 use crate::graph::{CodeParams, OpError};
 use crate::ops::integer::device::{self, FinishParams, Finisher, fits_32, products};
 use crate::ops::integer::pairs;
@@ -91,6 +91,7 @@ impl Conv {
 
     pub(super) fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
         let (x, w, y) = (&io.inputs[0].shape, &io.inputs[1].shape, &io.outputs[0].shape);
+        summable(w[1..].iter().product())?;
         let kernel = self.code_kernel(params, w[1], w[0]);
         let (pixels, o4) = (y[0] * three(y).iter().product::<usize>(), y[1].div_ceil(4));
         let invocations = if std::ptr::eq(kernel, &DENSE) {

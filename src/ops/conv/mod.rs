@@ -10,7 +10,9 @@ mod samples;
 pub(super) mod window;
 
 use crate::graph::epilogue::EpilogueParams;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
+use crate::graph::lower::{
+    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, summable, u32,
+};
 use crate::graph::op::check;
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::ops::integer::pairs::saturate;
@@ -224,6 +226,7 @@ impl Op for Conv {
         if io.outputs[0].is_empty() {
             return Ok(Lowering::run([]));
         }
+        summable(w[1..].iter().product())?;
         let kernel = self.kernel(w[1], w[0]);
         let bias = io.inputs.len() > 2;
         let params = window_params(&self.window, x, y, w[1], w[0] / self.groups, bias);

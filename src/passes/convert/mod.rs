@@ -601,7 +601,7 @@ impl<'a> Conversion<'a> {
             node.inputs.iter().chain(&node.outputs).any(|v| self.from.value(*v).ty.dtype == DType::F32);
         let constant = node.inputs.iter().all(|v| self.from.value(*v).constant.is_some());
         if floats && !constant {
-            let reason = if on_codes { reason } else { format!("{reason}; nothing before it is quantized") };
+            let reason = if on_codes { reason } else { format!("{reason}: it takes numbers") };
             self.islands.push(FloatIsland { node: node.name.clone(), op: node.op.def().name, reason });
         }
         let inputs = node.inputs.iter().map(|v| self.number(*v)).collect::<Result<Vec<_>, _>>()?;
