@@ -38,6 +38,11 @@ fn main() {
         trial("dumps_are_compared", false, dumps_are_compared),
         trial("a_product_with_a_vector_is_integer", false, a_product_with_a_vector_is_integer),
         trial("float_outputs_of_dumps_are_compared", false, float_outputs_of_dumps_are_compared),
+        trial(
+            "what_floats_compute_between_codes_is_compared",
+            false,
+            what_floats_compute_between_codes_is_compared,
+        ),
         trial("dead_channels_keep_their_bias", false, dead_channels_keep_their_bias),
         trial("cnns_are_integer_but_for_their_tails", absent, cnns_are_integer_but_for_their_tails),
         trial(
@@ -364,6 +369,44 @@ fn float_outputs_of_dumps_are_compared() {
         write_npy(&path, &Tensor::from_f32(y.shape(), all)).expect("writes");
         let v = json(1, &compare);
         assert!(v["outputs"][0]["mismatches"].as_u64() > Some(0), "{wrong}: {v}");
+    }
+}
+
+/// A float island: codes behind it are taken from the first, but its own may not be far off.
+fn what_floats_compute_between_codes_is_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let weights = |n: u16| -> Vec<f32> { (0..n).map(|i| f32::from(i * 37 % 64) / 32.0 - 1.0).collect() };
+    let model = support::onnx::Graph::new()
+        .input("x", support::onnx::F32, &[support::onnx::D::Name("N"), support::onnx::D::Size(8)])
+        .init(support::onnx::f32s("w1", &[8, 8], &weights(64)))
+        .init(support::onnx::f32s("w2", &[8, 8], &weights(64)))
+        .init(support::onnx::f32s("slope", &[1], &[0.25]))
+        .node("first", "MatMul", &["x", "w1"], &["a"], &[])
+        .node("island", "PRelu", &["a", "slope"], &["b"], &[])
+        .node("second", "MatMul", &["b", "w2"], &["y"], &[])
+        .output("y")
+        .model(17);
+    std::fs::write(at("m.onnx"), model).expect("writes");
+    write_npy(&at("x.npy"), &Tensor::from_f32([6, 8], weights(48))).expect("writes");
+    artefacts(dir.path(), &at("m.onnx"), text(&at("x.npy")), &["--consistency", "1"]);
+    let v = json(0, &["convert", text(&at("g")), "--preserve", "island", "-o", text(&at("q"))]);
+    assert_eq!(list(&v, "float_islands").len(), 1, "{v}");
+    let compare =
+        ["verify", text(&at("q")), text(&at("changed")), "--data", text(&at("x.npy"))].map(str::to_owned);
+    let compare: Vec<&str> = compare.iter().map(String::as_str).collect();
+    let graph = load(&at("q"));
+    for (slope, code) in [(0.25, 0), (0.3, 1), (-0.25, 1), (f32::NAN, 1)] {
+        let mut changed = graph.clone();
+        let slope = changed.new_constant("slope", Tensor::from_f32([1], vec![slope]));
+        let island = changed.nodes().iter().position(|n| n.name == "island").expect("is there");
+        let x = changed.nodes()[island].inputs[0];
+        changed.set_inputs(island, vec![x, slope]);
+        file::save(&changed.tidied().expect("holds"), &at("changed")).expect("saves");
+        let v = json(code, &compare);
+        assert_eq!(list(&v, "injected").len(), 1, "{v}");
+        let own = list(&v, "outputs").iter().find(|o| o["name"] == v["injected"][0]).expect("is compared");
+        assert_eq!(own["mismatches"].as_u64() > Some(0), code == 1, "{v}");
     }
 }
 

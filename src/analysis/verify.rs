@@ -147,6 +147,21 @@ fn behind_islands(graph: &Graph) -> Vec<ValueId> {
     quantizes.filter(|n| !from_inputs(&n.inputs[0])).map(|n| n.outputs[0]).collect()
 }
 
+/// A graph that computes these codes once more, under names of their own.
+fn with_own(mut graph: Graph, values: &[ValueId]) -> Result<(Graph, Vec<String>), Error> {
+    let mut own = Vec::new();
+    for v in values {
+        let Some(node) = graph.nodes().iter().find(|n| n.outputs.contains(v)).cloned() else { continue };
+        let name = graph.fresh_value(&format!("{}/own", graph.value(*v).name));
+        let twin = graph.fresh_node(&format!("{}/own", node.name));
+        let made = graph.add_node(twin, None, node.op.clone(), &node.inputs, std::slice::from_ref(&name));
+        let inputs = String::new();
+        made.map_err(|error| ExecError::Op { node: node.label(), inputs, error })?;
+        own.push(name);
+    }
+    Ok((graph, own))
+}
+
 /// A graph that takes these values, with everything that is compared: what lies before a value is kept for its own sake.
 fn cut_at(mut graph: Graph, values: &[ValueId]) -> Result<Graph, Error> {
     if values.is_empty() {
@@ -205,6 +220,8 @@ pub struct Verifier {
     b: Other,
     /// Positions of the layers of both that have one name.
     pairs: Vec<(usize, usize)>,
+    /// What `b` computes itself of what it takes from `a`: a name, the codes of `a`, those of `b`.
+    islands: Vec<(String, ValueId, ValueId)>,
     /// What `b` takes from `a`; of a dump `a` takes what [`Verified::injected`] names.
     injected: Vec<ValueId>,
     tolerance: FloatTolerance,
@@ -244,10 +261,17 @@ impl Verifier {
             }
         }
         let names: Vec<String> = cut.iter().map(|v| b.value(*v).name.clone()).collect();
+        let (b, own) = with_own(b, &cut)?;
         let b = cut_at(b, &cut)?;
+        let found_in_b = |name: &String| b.find_value(name);
+        let islands = names.iter().zip(&injected).zip(own.iter().map(found_in_b));
+        let islands = islands.filter_map(|((name, a), b)| Some((name.clone(), *a, b?))).collect();
         let (a, b) = (Side::new(a, device_a), Side::new(b, device_b));
         let found = Verified { injected: names, ..Verified::default() };
-        Ok(Verifier::new(a, Other::Graph(Box::new(b)), injected, only, tolerance, found))
+        let mut verifier = Verifier::new(a, Other::Graph(Box::new(b)), injected, only, tolerance, found);
+        verifier.islands = islands;
+        verifier.found.unmatched.retain(|name| !own.contains(name));
+        Ok(verifier)
     }
 
     /// A graph and a folder of tensors whose frames are those that will be run, in order. Codes behind float islands are
@@ -291,6 +315,7 @@ impl Verifier {
         for (i, layer) in a.layers.iter().enumerate().filter(|(_, l)| wanted(&l.name)) {
             match names.iter().position(|n| *n == layer.name) {
                 Some(j) => pairs.push((i, j)),
+                None if found.injected.contains(&layer.name) => {}
                 None => found.unmatched.push(layer.name.clone()),
             }
         }
@@ -303,7 +328,7 @@ impl Verifier {
             .iter()
             .map(|(i, _)| Compared { name: a.layers[*i].name.clone(), ..Compared::default() })
             .collect();
-        Verifier { a, b, pairs, injected, tolerance, found }
+        Verifier { a, b, pairs, islands: Vec::new(), injected, tolerance, found }
     }
 
     /// Frames that both can run at once.
@@ -383,6 +408,17 @@ impl Verifier {
                 let (x, y) = (numbers(&x, &Form::Exact), numbers(&y, &Form::Exact));
                 add(&mut outputs[slot], &batch.ids, &x, &y, near);
             }
+        }
+        for (name, v, w) in self.islands.iter().filter_map(|(n, v, w)| Some((n, v, b.as_ref()?.get(w)?))) {
+            let (x, y) = (batch.without_padding(&a[v]), batch.without_padding(w));
+            let outputs = &mut self.found.outputs;
+            let slot = outputs.iter().position(|o| o.name == *name).unwrap_or_else(|| {
+                outputs.push(Compared { name: name.clone(), ..Compared::default() });
+                outputs.len() - 1
+            });
+            let (x, y) = (numbers(&x, &Form::Codes(None)), numbers(&y, &Form::Codes(None)));
+            // Floats of two devices may lie on two sides of a step.
+            add(&mut outputs[slot], &batch.ids, &x, &y, |a, b| (a - b).abs() <= 1.0);
         }
         self.found.frames += batch.frames();
         Ok(())
