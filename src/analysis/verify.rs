@@ -384,41 +384,30 @@ impl Verifier {
             add(&mut self.found.layers[slot], &batch.ids, &x, &y, |a, b| a.to_bits() == b.to_bits());
         }
         let t = self.tolerance;
-        {
-            for (name, v) in &self.a.outputs {
-                let y = match (&self.b, &b) {
-                    (Other::Graph(side), Some(values)) => {
-                        let Some((_, w)) = side.outputs.iter().find(|(n, _)| n == name) else { continue };
-                        batch.without_padding(&values[w])
-                    }
-                    (Other::Dump(d), _) if d.names().any(|n| n == name) => {
-                        d.frames(name, first..first + batch.frames())?
-                    }
-                    _ => continue,
-                };
-                let x = batch.without_padding(&a[v]);
-                let outputs = &mut self.found.outputs;
-                let slot = outputs.iter().position(|o| o.name == *name).unwrap_or_else(|| {
-                    outputs.push(Compared { name: name.clone(), ..Compared::default() });
-                    outputs.len() - 1
-                });
-                let near = |a: f64, b: f64| {
-                    a.to_bits() == b.to_bits() || (a - b).abs() <= t.absolute + t.relative * a.abs()
-                };
-                let (x, y) = (numbers(&x, &Form::Exact), numbers(&y, &Form::Exact));
-                add(&mut outputs[slot], &batch.ids, &x, &y, near);
-            }
+        for (name, v) in &self.a.outputs {
+            let y = match (&self.b, &b) {
+                (Other::Graph(side), Some(values)) => {
+                    let Some((_, w)) = side.outputs.iter().find(|(n, _)| n == name) else { continue };
+                    batch.without_padding(&values[w])
+                }
+                (Other::Dump(d), _) if d.names().any(|n| n == name) => {
+                    d.frames(name, first..first + batch.frames())?
+                }
+                _ => continue,
+            };
+            let near = |a: f64, b: f64| {
+                a.to_bits() == b.to_bits() || (a - b).abs() <= t.absolute + t.relative * a.abs()
+            };
+            let x = batch.without_padding(&a[v]);
+            let (x, y) = (numbers(&x, &Form::Exact), numbers(&y, &Form::Exact));
+            add(output(&mut self.found.outputs, name), &batch.ids, &x, &y, near);
         }
         for (name, v, w) in self.islands.iter().filter_map(|(n, v, w)| Some((n, v, b.as_ref()?.get(w)?))) {
             let (x, y) = (batch.without_padding(&a[v]), batch.without_padding(w));
-            let outputs = &mut self.found.outputs;
-            let slot = outputs.iter().position(|o| o.name == *name).unwrap_or_else(|| {
-                outputs.push(Compared { name: name.clone(), ..Compared::default() });
-                outputs.len() - 1
-            });
             let (x, y) = (numbers(&x, &Form::Codes(None)), numbers(&y, &Form::Codes(None)));
             // Floats of two devices may lie on two sides of a step.
-            add(&mut outputs[slot], &batch.ids, &x, &y, |a, b| (a - b).abs() <= 1.0);
+            let near = |a: f64, b: f64| (a - b).abs() <= 1.0;
+            add(output(&mut self.found.outputs, name), &batch.ids, &x, &y, near);
         }
         self.found.frames += batch.frames();
         Ok(())
@@ -428,6 +417,15 @@ impl Verifier {
     pub fn finish(self) -> Verified {
         self.found
     }
+}
+
+/// What was found of an output so far.
+fn output<'a>(all: &'a mut Vec<Compared>, name: &str) -> &'a mut Compared {
+    let at = all.iter().position(|o| o.name == name).unwrap_or_else(|| {
+        all.push(Compared { name: name.to_owned(), ..Compared::default() });
+        all.len() - 1
+    });
+    &mut all[at]
 }
 
 /// Rows of a tensor, the first one again until there are so many.
