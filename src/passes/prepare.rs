@@ -99,6 +99,7 @@ fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared
     let level = config.level();
     let power_of_two = level == 2 || level == 3 || profile.shifts();
     prepared.target = Some(crate::graph::Target { profile, level });
+    internals::quantize_parameters(&mut prepared, &on_codes, power_of_two)?;
     let inside = internals::declare(&mut prepared, &on_codes, observer(config), power_of_two)?;
     observed.extend(inside.observed);
     composites.extend(inside.composites);
@@ -152,6 +153,7 @@ pub fn recalibration(
     plain.verify()?;
     // What an exporter does not know of: the insides of operators on codes.
     let on_codes = internals::on_codes(&graph);
+    internals::quantize_parameters(&mut graph, &on_codes, false)?;
     let inside = internals::declare(&mut graph, &on_codes, observer.unwrap_or(DEFAULT_OBSERVER), false)?;
     observed.extend(inside.observed);
     graph.verify()?;
