@@ -152,6 +152,8 @@ fn on_codes(
     // Of which the output's codes are about as large as codes are.
     let real = if channel_axis.is_some() {
         2.0 * own * scale(1) * size(dtypes[1]) * libm::sqrtf(k as f32)
+    } else if op.def().name == "ReduceSum" {
+        own * libm::sqrtf(k as f32)
     } else if op.def().name == "Mul" {
         2.0 * own * scale(1) * size(dtypes[0])
     } else {
