@@ -186,6 +186,17 @@ pub(crate) fn channel_axis_of(op: &dyn Op, rank: usize) -> Option<usize> {
     }
 }
 
+/// How many groups of output channels there are for each channel of the weights: a transposed convolution has those of one
+/// group in its weights, which all groups share.
+pub(crate) fn sharing_groups(op: &dyn Op) -> usize {
+    let attrs = op.attrs();
+    let group = attrs.0.iter().find(|(name, _)| name == "group" && op.def().name == "ConvTranspose");
+    match group {
+        Some((_, AttrValue::Int(groups))) => usize::try_from(*groups).unwrap_or(1).max(1),
+        _ => 1,
+    }
+}
+
 /// The groups of a graph.
 pub fn groups(graph: &Graph) -> Groups {
     let users = graph.users();

@@ -19,7 +19,7 @@ mod samples;
 pub(super) mod sums;
 pub(super) mod table;
 
-use super::{binary, conv, identity, pool, product, reduce};
+use super::{binary, conv, conv_transpose, identity, pool, product, reduce};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::{
@@ -49,6 +49,9 @@ static KERNELS: &[&Kernel] = &[
     &identity::REQUANTIZE,
     &pool::average::CODES,
     &reduce::MEAN_OF_CODES,
+    &conv_transpose::device::DENSE,
+    &conv_transpose::device::GROUPED,
+    &conv_transpose::device::WIDE,
 ];
 
 /// An operator on codes.

@@ -343,7 +343,9 @@ pub(in crate::ops) fn not_a_power() -> OpError {
 }
 
 /// What products are summed in.
-pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static {
+pub(in crate::ops) trait Sum:
+    Copy + Default + Send + Sync + Into<i64> + std::ops::AddAssign + 'static
+{
     /// Whether it has 32 bits.
     const NARROW: bool;
 

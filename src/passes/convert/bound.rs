@@ -3,7 +3,7 @@
 use super::group::Chain;
 use super::{AccumulatorBound, Conversion, PassError, refused};
 use crate::graph::{CodeParams, Node, Op, OpError, ValueId};
-use crate::passes::fuse::{channel_axis, channel_axis_of};
+use crate::passes::fuse::{channel_axis, channel_axis_of, sharing_groups};
 use crate::quant::{Accumulator, QParams, Step};
 use crate::tensor::{Tensor, TensorType};
 
@@ -62,10 +62,11 @@ impl Conversion<'_> {
         self.codes.get(&node.inputs[1]).and_then(|(v, _)| self.to.value(*v).constant.as_ref())
     }
 
+    /// Of the output.
     fn channels(&self, node: &Node, w: &QParams) -> usize {
         let ty = &self.from.value(node.inputs[1]).ty;
         let axis = channel_axis(node, ty.rank()).and_then(|a| ty.shape[a].fixed());
-        axis.unwrap_or(w.scales().len())
+        axis.unwrap_or(w.scales().len()) * sharing_groups(node.op.as_ref())
     }
 
     /// The largest sum of |w| times the largest |x|, and the bias.
@@ -91,11 +92,14 @@ impl Conversion<'_> {
         let shape = ty.dims().unwrap_or_default();
         let axis = channel_axis(node, shape.len());
         let inner: usize = axis.map_or(1, |a| shape[a + 1..].iter().product());
+        // Groups that share channels have their own of the indices before these.
+        let groups = sharing_groups(node.op.as_ref());
+        let (shared, of_group) = ((channels / groups).max(1), (codes.len() / groups).max(1));
         let mut sums = vec![0u64; channels.max(1)];
         for (i, code) in codes.iter().enumerate() {
-            let c = if axis.is_some() { i / inner.max(1) % channels.max(1) } else { 0 };
-            let zero = w.zero_points()[if w.zero_points().len() == 1 { 0 } else { c }];
-            sums[c] += u64::from(code.abs_diff(zero));
+            let c = if axis.is_some() { i / inner.max(1) % shared } else { 0 };
+            let zero = w.zero_points()[c % w.zero_points().len()];
+            sums[i / of_group * shared + c] += u64::from(code.abs_diff(zero));
         }
         let each = sums.iter().enumerate().map(|(c, s)| s.saturating_mul(most_x).saturating_add(bias(c)));
         each.max().unwrap_or(0)
@@ -141,7 +145,7 @@ fn in_sums(bias: &[f32], x: &QParams, w: &QParams, channels: usize) -> (Vec<i32>
     let mut saturated = 0;
     let one = |c: usize| {
         let b = f64::from(bias[if bias.len() == 1 { 0 } else { c }]);
-        let unit = s_x * f64::from(w.scales()[if n == 1 { 0 } else { c }]);
+        let unit = s_x * f64::from(w.scales()[c % n]);
         let exact = (b / unit).round_ties_even();
         let kept = exact.clamp(f64::from(i32::MIN), f64::from(i32::MAX));
         saturated += usize::from(kept.to_bits() != exact.to_bits() && !exact.is_nan());

@@ -468,6 +468,7 @@ impl<'a> Conversion<'a> {
         let count = self.from.value(bias).ty.elements().and_then(|n| n.fixed());
         let w = dims(node.inputs[1]);
         let channels = super::fuse::channel_axis(node, w.len()).and_then(|a| w[a].fixed());
+        let channels = channels.map(|n| n * super::fuse::sharing_groups(node.op.as_ref()));
         let last = dims(bias).last().and_then(|d| d.fixed()).unwrap_or(1);
         count == Some(1) || (count == channels && Some(last) == channels)
     }
