@@ -19,7 +19,7 @@ mod samples;
 pub(super) mod sums;
 pub(super) mod table;
 
-use super::{binary, conv, conv_transpose, identity, pool, product, reduce, resample};
+use super::{binary, conv, conv_transpose, grid_sample, identity, pool, product, reduce, resample};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::{
@@ -52,6 +52,7 @@ static KERNELS: &[&Kernel] = &[
     &conv_transpose::device::DENSE,
     &conv_transpose::device::GROUPED,
     &conv_transpose::device::WIDE,
+    &grid_sample::codes::CODES,
     &resample::CODES,
     &resample::CODES4,
 ];

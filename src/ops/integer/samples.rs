@@ -125,7 +125,9 @@ fn on_codes(
         }
         let dtype = if i == 0 || channel_axis.is_none() { dtypes[0] } else { dtypes[1] };
         let symmetric = if channel_axis.is_some() && i == 1 { rng.int(0, 3) > 0 } else { rng.int(0, 3) == 0 };
-        let mut p = params(rng, dtype, symmetric, 0.02);
+        // Points about the picture.
+        let fine = if op.def().name == "GridSample" && i == 1 && wide { 1.0 / 256.0 } else { 1.0 };
+        let mut p = params(rng, dtype, symmetric, 0.02 * fine);
         if let (Some(axis), 1, true) = (channel_axis, i, input.constant && rng.int(0, 1) == 1)
             && let Some(axis) = crate::graph::attrs::normalize_axis(axis, input.shape.len())
             && input.shape[axis] > 0
