@@ -5,6 +5,7 @@
 pub mod binary;
 pub mod onnx;
 pub mod python;
+pub mod sketch;
 
 use libtest_mimic::Trial;
 use samebit::gpu::{Choice, Device, Gpu};
