@@ -184,7 +184,7 @@ struct Placement<'a> {
     attention: Vec<Attention>,
     /// Nodes that run in float: islands and the tail.
     float: Vec<bool>,
-    /// The last concatenations of what products give: their codes have 16 bits, where the target has these.
+    /// The last concatenations and means of what products give: what they take has 16 bits, where the target has these.
     heads: HashSet<usize>,
     wide_heads: bool,
     /// Quantizers to be.
@@ -279,7 +279,8 @@ impl<'a> Placement<'a> {
             let asked = self.rules.activation(Target::Node(i)).is_some_and(|r| r.activation.is_some());
             let before = node.outputs.iter().any(|v| before_sums.contains(v));
             if before || asked || sums.contains(&i) {
-                if !before && is_head(self.graph, i) && !self.float[i] {
+                let last = is_head(self.graph, i) || matches!(node.op.quant_rule(), QuantRule::Mean);
+                if !before && last && !self.float[i] {
                     self.heads.insert(i);
                 }
                 before_sums.extend(&node.inputs);
@@ -326,7 +327,8 @@ impl<'a> Placement<'a> {
         while let Some(i) = self.queue.pop() {
             self.consume(i);
         }
-        for i in self.heads.clone() {
+        // A mean gives numbers of its sums; a concatenation has only codes to give.
+        for i in self.heads.clone().into_iter().filter(|i| is_head(self.graph, *i)) {
             let v = self.graph.nodes()[i].outputs[0];
             let asked = self.rules.activation(Target::Node(i)).and_then(|r| r.activation);
             let dtype = asked.map_or_else(|| self.default_dtype(i, Role::Output), |c| c.0);
