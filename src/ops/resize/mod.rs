@@ -53,7 +53,7 @@ static KERNELS: [&Kernel; 4] =
 pub(super) static DEF: OpDef = OpDef {
     name: "Resize",
     onnx: &["Resize", "Upsample"],
-    read,
+    read: read::read,
     kernels: &KERNELS,
     samples: samples::samples,
 };
