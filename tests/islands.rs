@@ -151,6 +151,9 @@ fn points_have_the_scale_of_their_picture() {
         let origin = if scale.is_some() { "fixed" } else { "observed" };
         let want = scale.unwrap_or(1.3 / 32767.5);
         assert!((got / want - 1.0).abs() < 0.01 && grid[0]["origin"] == origin, "{padding}: {grid:?} {want}");
+        // What lies beyond is not missed.
+        let v = json(0, &["check", text(&onnx), "--data", text(&set)]);
+        assert!(!names(&v, "findings", "rule").contains(&"fixed-range"), "{padding}: {v}");
     }
 }
 
