@@ -5,6 +5,7 @@
 
 mod codes;
 pub(super) mod device;
+mod phases;
 
 use super::conv::window::{AutoPad, Axis, Window, check_operands, list, spatial_axes, three};
 use super::conv::{TILE, kernel, read_groups, window_params};

@@ -18,6 +18,7 @@ pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;
 pub(super) mod table;
+pub(super) mod whole;
 
 use super::{binary, conv, conv_transpose, grid_sample, identity, pool, product, reduce, resample};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
