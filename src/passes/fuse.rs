@@ -241,7 +241,7 @@ pub fn groups(graph: &Graph) -> Groups {
 }
 
 /// Whether an addition adds a constant to each channel of the last axis: the bias of a matrix product.
-fn is_bias(graph: &Graph, add: &Node, v: ValueId) -> bool {
+pub(super) fn is_bias(graph: &Graph, add: &Node, v: ValueId) -> bool {
     let ty = &graph.value(v).ty;
     let other = add.inputs.iter().find(|i| **i != v).map(|i| graph.value(*i));
     named(add, "Add")
