@@ -4,7 +4,7 @@
 //! *Folding*: W' = W * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta.
 
 use super::PassError;
-use crate::graph::{AttrValue, Graph, Node, NodeId, Op, QuantRule, ValueId};
+use crate::graph::{AttrValue, Graph, Node, NodeId, QuantRule, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -173,28 +173,7 @@ impl Folding {
 
 /// The axis of constant weights along which output channels lie.
 pub(crate) fn channel_axis(node: &Node, rank: usize) -> Option<usize> {
-    channel_axis_of(node.op.as_ref(), rank)
-}
-
-/// The same of an operator. A vector has none: a product with it is summed over its one axis.
-pub(crate) fn channel_axis_of(op: &dyn Op, rank: usize) -> Option<usize> {
-    match op.quant_rule() {
-        QuantRule::Gemm { channel_axis } if rank > 1 => {
-            crate::graph::attrs::normalize_axis(channel_axis, rank)
-        }
-        _ => None,
-    }
-}
-
-/// How many groups of output channels there are for each channel of the weights: a transposed convolution has those of one
-/// group in its weights, which all groups share.
-pub(crate) fn sharing_groups(op: &dyn Op) -> usize {
-    let attrs = op.attrs();
-    let group = attrs.0.iter().find(|(name, _)| name == "group" && op.def().name == "ConvTranspose");
-    match group {
-        Some((_, AttrValue::Int(groups))) => usize::try_from(*groups).unwrap_or(1).max(1),
-        _ => 1,
-    }
+    node.op.quant_rule().channel_axis(rank)
 }
 
 /// The groups of a graph.
