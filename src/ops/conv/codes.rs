@@ -2,11 +2,14 @@
 
 use super::window::{Window, three};
 use super::{Conv, DEPTHWISE_PIXELS, TILE, window_params};
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, summable};
+use crate::graph::lower::{
+    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, View, flat_grid, summable, u32,
+};
 use crate::graph::{CodeParams, OpError};
-use crate::ops::integer::device::{self, FinishParams, Finisher, fits_32, products};
+use crate::ops::integer::device::{self, FinishParams, Finisher, bound, fits_32, products};
 use crate::ops::integer::pairs;
-use crate::tensor::TensorType;
+use crate::quant::QParams;
+use crate::tensor::{DType, TensorType};
 
 crate::params! {
     /// `Params` of `shared/window_codes.wgsl`.
@@ -26,38 +29,54 @@ crate::params! {
     }
 }
 
+crate::params! {
+    /// `Params` of `fold.wgsl`.
+    pub(in crate::ops) struct FoldParams { n: u32, o_padded: u32, bias: u32, zero: i32 }
+}
+
 macro_rules! kernel {
-    ($name:literal, $($sums:literal),+; $main:literal) => {
+    ($name:literal, $($sums:literal),+; $($main:literal),+) => {
         crate::kernel!(
             $name,
             Params,
             [
                 "shared/grid.wgsl",
                 "shared/lanes.wgsl",
+                "shared/codes.wgsl",
+                "shared/store_codes.wgsl",
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
                 "shared/finish.wgsl",
                 $($sums,)+
                 "shared/window.wgsl",
-                "shared/window_codes.wgsl",
+                "shared/window_finish.wgsl",
                 "shared/slide.wgsl",
-                $main
+                $($main),+
             ]
         )
     };
 }
 
-pub(in crate::ops) static DENSE: Kernel = kernel!("conv_codes", "shared/sums_i32.wgsl"; "conv.wgsl");
+/// Packed codes, four products at a time.
+pub(in crate::ops) static DOTS: Kernel = kernel!(
+    "conv_codes_packed", "shared/sums_i32.wgsl";
+    "shared/window_packed.wgsl", "shared/tile_dots.wgsl", "conv.wgsl"
+);
+/// The bias of [`DOTS`].
+pub(in crate::ops) static FOLD: Kernel =
+    crate::kernel!("fold", FoldParams, ["shared/grid.wgsl", "fold.wgsl"]);
+pub(in crate::ops) static DENSE: Kernel = kernel!(
+    "conv_codes", "shared/sums_i32.wgsl";
+    "shared/window_codes.wgsl", "shared/tile_rows.wgsl", "conv.wgsl"
+);
 pub(in crate::ops) static GROUPED: Kernel =
-    kernel!("conv_codes_grouped", "shared/sums_i32.wgsl"; "conv_grouped.wgsl");
-pub(in crate::ops) static DEPTHWISE: Kernel =
-    kernel!("conv_codes_depthwise", "shared/sums_i32.wgsl"; "conv_depthwise.wgsl");
+    kernel!("conv_codes_grouped", "shared/sums_i32.wgsl"; "shared/window_codes.wgsl", "conv_grouped.wgsl");
+pub(in crate::ops) static DEPTHWISE: Kernel = kernel!("conv_codes_depthwise", "shared/sums_i32.wgsl"; "shared/window_codes.wgsl", "conv_depthwise.wgsl");
 /// For sums of more than 32 bits, whatever the groups.
 pub(in crate::ops) static WIDE: Kernel =
-    kernel!("conv_codes_wide", "shared/sums_i64.wgsl"; "conv_grouped.wgsl");
+    kernel!("conv_codes_wide", "shared/sums_i64.wgsl"; "shared/window_codes.wgsl", "conv_grouped.wgsl");
 /// Where pairs of products saturate, whatever the groups.
-pub(in crate::ops) static PAIRS: Kernel =
-    kernel!("conv_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "conv_pairs.wgsl");
+pub(in crate::ops) static PAIRS: Kernel = kernel!("conv_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "shared/window_codes.wgsl", "conv_pairs.wgsl");
 
 impl Conv {
     fn code_kernel(&self, params: &CodeParams, c_group: usize, o: usize) -> &'static Kernel {
@@ -71,7 +90,8 @@ impl Conv {
         if std::ptr::eq(of_numbers, &super::DEPTHWISE) {
             &DEPTHWISE
         } else if std::ptr::eq(of_numbers, &super::DENSE) {
-            &DENSE
+            let x = params.inputs[0].as_ref().map(QParams::dtype);
+            if packs(x) && weights_pack(params) { &DOTS } else { &DENSE }
         } else {
             &GROUPED
         }
@@ -79,24 +99,30 @@ impl Conv {
 
     pub(super) fn code_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
         let dim = |axis: usize| inputs[1].shape[axis].fixed().unwrap_or(0);
-        let depthwise = std::ptr::eq(self.code_kernel(params, dim(1), dim(0)), &DEPTHWISE);
-        let mut layouts = vec![
-            Layout::ChannelsLast,
-            if depthwise { Layout::DepthwiseWeights } else { Layout::ConvWeights },
-        ];
+        let kernel = self.code_kernel(params, dim(1), dim(0));
+        let weights = match (std::ptr::eq(kernel, &DEPTHWISE), weights_pack(params)) {
+            (true, true) => Layout::PackedDepthwiseWeights,
+            (true, false) => Layout::DepthwiseWeights,
+            _ if std::ptr::eq(kernel, &DOTS) => Layout::PackedConvWeights,
+            _ => Layout::ConvWeights,
+        };
+        let mut layouts = vec![Layout::channels_last(inputs[0].dtype), weights];
         layouts.resize(params.inputs.len(), Layout::Vector4);
-        layouts.resize(inputs.len(), Layout::ChannelsLast);
-        Layouts::Exact { inputs: layouts, outputs: vec![Layout::ChannelsLast] }
+        layouts
+            .extend(inputs[params.inputs.len()..].iter().map(|addend| Layout::channels_last(addend.dtype)));
+        let y = Layout::channels_last(params.output.dtype());
+        Layouts::Exact { inputs: layouts, outputs: vec![y] }
     }
 
     pub(super) fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
         let (x, w, y) = (&io.inputs[0].shape, &io.inputs[1].shape, &io.outputs[0].shape);
         summable(w[1..].iter().product())?;
         let kernel = self.code_kernel(params, w[1], w[0]);
+        let is = |one: &'static Kernel| std::ptr::eq(kernel, one);
         let (pixels, o4) = (y[0] * three(y).iter().product::<usize>(), y[1].div_ceil(4));
-        let invocations = if std::ptr::eq(kernel, &DENSE) {
+        let invocations = if is(&DENSE) || is(&DOTS) {
             pixels.div_ceil(TILE.0) * y[1].div_ceil(TILE.1)
-        } else if std::ptr::eq(kernel, &DEPTHWISE) {
+        } else if is(&DEPTHWISE) {
             pixels.div_ceil(DEPTHWISE_PIXELS) * o4
         } else {
             pixels * o4
@@ -104,15 +130,67 @@ impl Conv {
         let bias = params.inputs.len() > 2;
         let of = Params::new(&self.window, x, y, w[1], w[0] / self.groups, bias);
         let finisher = Finisher::of_products(params)?;
+        let addend = io.inputs.get(params.inputs.len()).map_or(0, View::form);
         let dispatch = |finish, bind: &[Operand]| {
-            Dispatch::new(kernel, &Params { finish, ..of }, bind, flat_grid(invocations))
+            let of = Params { finish, ..of };
+            Dispatch::new(kernel, &of, bind, flat_grid(invocations))
+                .with("X_FORM", io.inputs[0].form())
+                .with("ADDEND_FORM", addend)
+                .with("Y_FORM", io.outputs[0].form())
         };
-        if std::ptr::eq(kernel, &PAIRS) {
+        if is(&DOTS) {
+            return folded(params, io, finisher, |finish, bind, bias| Dispatch {
+                params: bytemuck::bytes_of(&Params { finish, bias, ..of }).to_vec(),
+                ..dispatch(finish, bind)
+            });
+        }
+        let dispatch = |finish, bind: &[Operand]| dispatch(finish, bind).with("W_FORM", io.inputs[1].form());
+        if is(&PAIRS) {
             return device::pairs(params, y[1], finisher, dispatch);
         }
-        let wide = std::ptr::eq(kernel, &WIDE);
-        Ok(products(params, &io.inputs[1], finisher, wide, dispatch))
+        Ok(products(params, &io.inputs[1], finisher, is(&WIDE), dispatch))
     }
+}
+
+/// Whether channels-last codes of a type are packed.
+fn packs(dtype: Option<DType>) -> bool {
+    dtype.is_some_and(|d| Layout::channels_last(d).packed().is_some())
+}
+
+/// Whether steps of weights are their codes, and fit a byte with a sign.
+fn weights_pack(params: &CodeParams) -> bool {
+    let w = params.inputs.get(1).and_then(Option::as_ref);
+    w.is_some_and(|p| {
+        p.dtype() != DType::U8 && packs(Some(p.dtype())) && p.zero_points().iter().all(|z| *z == 0)
+    })
+}
+
+/// Products of packed codes, which are not steps: what the zero point of x adds is taken off the bias before. `make` gets
+/// what is bound, and whether there is a bias.
+fn folded(
+    params: &CodeParams,
+    io: &Io,
+    finisher: Finisher,
+    make: impl FnOnce(FinishParams, &[Operand], u32) -> Dispatch,
+) -> Result<Lowering, OpError> {
+    let (mut dispatches, mut temps) = (Vec::new(), Vec::new());
+    let mut bind = bound(params, Operand::Input(1));
+    let mut bias = u32::from(params.inputs.len() > 2);
+    // Codes without a sign are taken less 128.
+    let zero = params.input(0)?.zero_point() - if io.inputs[0].form() == 1 { 128 } else { 0 };
+    if zero != 0 {
+        let w = &io.inputs[1];
+        let o = w.shape[0].next_multiple_of(4);
+        let n = w.place().len() / 4;
+        let of = FoldParams { n: u32(n), o_padded: u32(o), bias, zero };
+        let b = if bias == 1 { bind[2] } else { bind[1] };
+        dispatches.push(Dispatch::new(&FOLD, &of, [bind[1], b, Operand::Temp(0)], flat_grid(o)));
+        temps.push(o as u64 * 4);
+        (bind[2], bias) = (Operand::Temp(0), 1);
+    }
+    let finisher = finisher.of_32_bits();
+    dispatches.push(finisher.told(make(finisher.params, &bind, bias)));
+    Ok(Lowering::Run { dispatches, temps, tables: vec![finisher.table] })
 }
 
 impl Params {

@@ -234,7 +234,7 @@ pub(in crate::ops) fn products(
 }
 
 /// What kernels of products bind, with these weights. What is not there is not read.
-fn bound(params: &CodeParams, weights: Operand) -> [Operand; 6] {
+pub(in crate::ops) fn bound(params: &CodeParams, weights: Operand) -> [Operand; 6] {
     let bias = Operand::Input(if params.inputs.len() > 2 { 2 } else { 0 });
     let addend = Operand::Input(if params.addend.is_some() { params.inputs.len() } else { 0 });
     [Operand::Input(0), weights, bias, Operand::Table(0), addend, Operand::Output(0)]

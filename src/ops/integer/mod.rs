@@ -35,6 +35,8 @@ pub(super) static DEF: OpDef =
 /// What [`Op::lower_integer`] of all operators may name.
 static KERNELS: &[&Kernel] = &[
     &device::STEPS,
+    &conv::codes::DOTS,
+    &conv::codes::FOLD,
     &conv::codes::DENSE,
     &conv::codes::GROUPED,
     &conv::codes::DEPTHWISE,
