@@ -1,10 +1,13 @@
-// y[o] = b[o] - zero * sum of w[o]: the bias of products of codes whose zero point is not taken off each.
-// w: packed codes with a sign in n words, those of output channel o at o + i * o_padded. b: read where bias is 1. y: i32, one
-// each of o_padded channels. One invocation computes one channel.
+// y[o] = b[o * b_step] - zero * sum of w[o]: the bias of products of codes whose zero point is not taken off each.
+// w: packed codes with a sign, those of output channel o in `count` words at o * o_step + i * step. b: read where bias is 1.
+// y: i32, one each of `channels`. One invocation computes one channel.
 struct Params {
-    n: u32,
-    o_padded: u32,
+    channels: u32,
+    count: u32,
+    o_step: u32,
+    step: u32,
     bias: u32,
+    b_step: u32,
     zero: i32,
 }
 
@@ -16,16 +19,16 @@ struct Params {
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let o = flat_index(gid, groups);
-    if o >= params.o_padded {
+    if o >= params.channels {
         return;
     }
     var sum = 0;
-    for (var i = o; i < params.n; i += params.o_padded) {
-        sum += dot4I8Packed(w[i], 0x01010101u);
+    for (var i = 0u; i < params.count; i++) {
+        sum += dot4I8Packed(w[o * params.o_step + i * params.step], 0x01010101u);
     }
     var bias = 0;
     if params.bias == 1u {
-        bias = b[o];
+        bias = b[o * params.b_step];
     }
     y[o] = bias - params.zero * sum;
 }

@@ -392,6 +392,8 @@ const FAULTS: &[(&str, Fault)] = &[
     ("Conv", ("return codes ^ 0x80808080u;", "return codes;")),
     ("Conv", ("select(outside, x[p.i + c], p.inside)", "x[p.i + c]")),
     ("Conv", ("bias - params.zero * sum", "bias")),
+    ("Gemm", ("params.o_step + i * params.step", "params.o_step")),
+    ("MatMul", ("return a[i] ^ 0x80808080u;", "return a[i];")),
     ("ReduceMean", ("& 3u, X_FORM", "& 3u, SIGNED")),
     ("Add", ("word << (24u - 8u * i)", "word << (16u - 8u * i)")),
     ("Gemm", ("s.high + v.high + ones(low < v.low)", "s.high + v.high")),

@@ -83,6 +83,10 @@ pub enum Layout {
     PackedConvWeights,
     /// [`Layout::DepthwiseWeights`] of such codes, each word four channels.
     PackedDepthwiseWeights,
+    /// Row-major with the last axis padded to 4, such codes, each word four of that axis.
+    PackedRows,
+    /// Row-major with the last two axes padded to 4, such codes, each word four of the last axis but one.
+    PackedColumns,
 }
 
 /// Where a logical tensor's elements lie: `order` lists the logical axes from slowest to fastest, `dims` their
@@ -123,7 +127,7 @@ impl Layout {
         self.loose() == Layout::ChannelsLast
     }
 
-    /// The same places with an element in each word.
+    /// Of a layout that has a counterpart of the same places with an element in each word, that one.
     pub fn loose(self) -> Layout {
         match self {
             Layout::PackedChannelsLast => Layout::ChannelsLast,
@@ -136,13 +140,13 @@ impl Layout {
     /// Where four elements share a word: how many axes of [`Physical::order`] come after the one along which they lie.
     pub fn packed(self) -> Option<usize> {
         match self {
-            Layout::PackedChannelsLast | Layout::PackedDepthwiseWeights => Some(0),
-            Layout::PackedConvWeights => Some(1),
+            Layout::PackedChannelsLast | Layout::PackedDepthwiseWeights | Layout::PackedRows => Some(0),
+            Layout::PackedConvWeights | Layout::PackedColumns => Some(1),
             _ => None,
         }
     }
 
-    /// Places a tensor of this shape. Where elements share words these are the places of [`Layout::loose`].
+    /// Places a tensor of this shape. Where elements share words these are places that they would have in words of their own.
     pub fn place(self, shape: &[usize]) -> Physical {
         let rank = shape.len();
         // Axes padded to 4 are always the last ones of `order`.
@@ -152,6 +156,7 @@ impl Layout {
             Layout::ConvWeights => ((2..rank).chain([1, 0]).collect(), 2),
             Layout::DepthwiseWeights => ((2..rank).chain([1, 0]).collect(), 1),
             Layout::ConvTransposeWeights => ((2..rank).chain([0, 1]).collect(), 2),
+            Layout::PackedColumns => ((0..rank).collect(), 2),
             _ => ((0..rank).collect(), 1),
         };
         let dims: Vec<usize> = order
@@ -184,6 +189,19 @@ impl View {
     /// Where its elements lie.
     pub fn place(&self) -> Physical {
         self.layout.place(&self.shape)
+    }
+
+    /// Lengths of the logical axes in words, with padding, where elements share words.
+    pub fn words(&self) -> Vec<usize> {
+        let place = self.place();
+        let mut shape = self.shape.clone();
+        for (axis, len) in place.order.iter().zip(&place.dims) {
+            shape[*axis] = *len;
+        }
+        if let Some(lane) = self.layout.packed().and_then(|behind| place.order.iter().rev().nth(behind)) {
+            shape[*lane] /= 4;
+        }
+        shape
     }
 
     /// Elements without padding.

@@ -3,13 +3,14 @@
 use super::window::{Window, three};
 use super::{Conv, DEPTHWISE_PIXELS, TILE, window_params};
 use crate::graph::lower::{
-    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, View, flat_grid, summable, u32,
+    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, View, flat_grid, summable,
 };
 use crate::graph::{CodeParams, OpError};
-use crate::ops::integer::device::{self, FinishParams, Finisher, bound, fits_32, products};
+use crate::ops::integer::device::{
+    self, FinishParams, Finisher, Packed, dots, fits_32, folded, products, weights_pack,
+};
 use crate::ops::integer::pairs;
-use crate::quant::QParams;
-use crate::tensor::{DType, TensorType};
+use crate::tensor::TensorType;
 
 crate::params! {
     /// `Params` of `shared/window_codes.wgsl`.
@@ -27,11 +28,6 @@ crate::params! {
         og: u32,
         bias: u32,
     }
-}
-
-crate::params! {
-    /// `Params` of `fold.wgsl`.
-    pub(in crate::ops) struct FoldParams { n: u32, o_padded: u32, bias: u32, zero: i32 }
 }
 
 macro_rules! kernel {
@@ -62,9 +58,6 @@ pub(in crate::ops) static DOTS: Kernel = kernel!(
     "conv_codes_packed", "shared/sums_i32.wgsl";
     "shared/window_packed.wgsl", "shared/tile_dots.wgsl", "conv.wgsl"
 );
-/// The bias of [`DOTS`].
-pub(in crate::ops) static FOLD: Kernel =
-    crate::kernel!("fold", FoldParams, ["shared/grid.wgsl", "fold.wgsl"]);
 pub(in crate::ops) static DENSE: Kernel = kernel!(
     "conv_codes", "shared/sums_i32.wgsl";
     "shared/window_codes.wgsl", "shared/tile_rows.wgsl", "conv.wgsl"
@@ -90,8 +83,7 @@ impl Conv {
         if std::ptr::eq(of_numbers, &super::DEPTHWISE) {
             &DEPTHWISE
         } else if std::ptr::eq(of_numbers, &super::DENSE) {
-            let x = params.inputs[0].as_ref().map(QParams::dtype);
-            if packs(x) && weights_pack(params) { &DOTS } else { &DENSE }
+            if dots(params) { &DOTS } else { &DENSE }
         } else {
             &GROUPED
         }
@@ -131,66 +123,28 @@ impl Conv {
         let of = Params::new(&self.window, x, y, w[1], w[0] / self.groups, bias);
         let finisher = Finisher::of_products(params)?;
         let addend = io.inputs.get(params.inputs.len()).map_or(0, View::form);
-        let dispatch = |finish, bind: &[Operand]| {
-            let of = Params { finish, ..of };
-            Dispatch::new(kernel, &of, bind, flat_grid(invocations))
-                .with("X_FORM", io.inputs[0].form())
+        let dispatch = |finish, bind: &[Operand], bias: u32| {
+            Dispatch::new(kernel, &Params { finish, bias, ..of }, bind, flat_grid(invocations))
                 .with("ADDEND_FORM", addend)
                 .with("Y_FORM", io.outputs[0].form())
         };
         if is(&DOTS) {
-            return folded(params, io, finisher, |finish, bind, bias| Dispatch {
-                params: bytemuck::bytes_of(&Params { finish, bias, ..of }).to_vec(),
-                ..dispatch(finish, bind)
+            let channels = y[1].next_multiple_of(4);
+            let count = io.inputs[1].words().iter().product::<usize>() / channels;
+            let weights = Packed { channels, count, o_step: 1, step: channels };
+            return folded(params, io, weights, finisher, |finish, bind, folds| {
+                dispatch(finish, bind, u32::from(bias || folds))
             });
         }
-        let dispatch = |finish, bind: &[Operand]| dispatch(finish, bind).with("W_FORM", io.inputs[1].form());
+        let dispatch = |finish, bind: &[Operand]| {
+            let dispatch = dispatch(finish, bind, u32::from(bias));
+            dispatch.with("X_FORM", io.inputs[0].form()).with("W_FORM", io.inputs[1].form())
+        };
         if is(&PAIRS) {
             return device::pairs(params, y[1], finisher, dispatch);
         }
         Ok(products(params, &io.inputs[1], finisher, is(&WIDE), dispatch))
     }
-}
-
-/// Whether channels-last codes of a type are packed.
-fn packs(dtype: Option<DType>) -> bool {
-    dtype.is_some_and(|d| Layout::channels_last(d).packed().is_some())
-}
-
-/// Whether steps of weights are their codes, and fit a byte with a sign.
-fn weights_pack(params: &CodeParams) -> bool {
-    let w = params.inputs.get(1).and_then(Option::as_ref);
-    w.is_some_and(|p| {
-        p.dtype() != DType::U8 && packs(Some(p.dtype())) && p.zero_points().iter().all(|z| *z == 0)
-    })
-}
-
-/// Products of packed codes, which are not steps: what the zero point of x adds is taken off the bias before. `make` gets
-/// what is bound, and whether there is a bias.
-fn folded(
-    params: &CodeParams,
-    io: &Io,
-    finisher: Finisher,
-    make: impl FnOnce(FinishParams, &[Operand], u32) -> Dispatch,
-) -> Result<Lowering, OpError> {
-    let (mut dispatches, mut temps) = (Vec::new(), Vec::new());
-    let mut bind = bound(params, Operand::Input(1));
-    let mut bias = u32::from(params.inputs.len() > 2);
-    // Codes without a sign are taken less 128.
-    let zero = params.input(0)?.zero_point() - if io.inputs[0].form() == 1 { 128 } else { 0 };
-    if zero != 0 {
-        let w = &io.inputs[1];
-        let o = w.shape[0].next_multiple_of(4);
-        let n = w.place().len() / 4;
-        let of = FoldParams { n: u32(n), o_padded: u32(o), bias, zero };
-        let b = if bias == 1 { bind[2] } else { bind[1] };
-        dispatches.push(Dispatch::new(&FOLD, &of, [bind[1], b, Operand::Temp(0)], flat_grid(o)));
-        temps.push(o as u64 * 4);
-        (bind[2], bias) = (Operand::Temp(0), 1);
-    }
-    let finisher = finisher.of_32_bits();
-    dispatches.push(finisher.told(make(finisher.params, &bind, bias)));
-    Ok(Lowering::Run { dispatches, temps, tables: vec![finisher.table] })
 }
 
 impl Params {
