@@ -1,8 +1,9 @@
 //! Speed of models on codes: images per second of the float model, of its fake-quant graph at level 4 and of its integer
-//! graph, and ratios to ONNX Runtime on its own QDQ model of u8 activations and i8 weights, measured in the same run.
+//! graph, and ratios to ONNX Runtime on its own QDQ model of u8 activations and i8 weights, and to PPQ's simulation, measured in
+//! the same run.
 //!
-//! `cargo bench --bench integer [-- FILTER]`, for the convolutional models of `shared/data/models` beside the checkout. Peers
-//! are run by the Python that `SAMEBIT_PEER_PYTHON` names. The CPU is timed with one thread and with all. Inputs are random, and
+//! `cargo bench --bench integer [-- FILTER]`, for the shapes of ResNet-18 and the convolutional models of
+//! `shared/data/models` beside the checkout. Peers are run by the Pythons that `SAMEBIT_PEER_PYTHON` and `SAMEBIT_PPQ_PYTHON` name. The CPU is timed with one thread and with all. Inputs are random, and
 //! calibration is on them: decoding and preprocessing are not measured, and accuracy means nothing here.
 
 mod subjects;
@@ -18,7 +19,7 @@ use samebit::tensor::Tensor;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use subjects::{devices, onnxruntime, random_inputs, shared, short, threads, wanted};
+use subjects::{devices, onnxruntime, ppq, random_inputs, resnet18, shared, short, threads, wanted};
 
 const MODELS: [&str; 4] =
     ["resnet8_cifar10", "mobilenetv1_025_vww", "squeezenet11_imagenet", "ultraface_rfb320"];
@@ -32,11 +33,12 @@ fn main() {
     let devices = devices();
     println!(
         "\nmodel, batch, device, threads, images/s (medians) of float, level 4, integer, ONNX Runtime QDQ, \
-         integer over float, level 4 over integer, integer over ONNX Runtime QDQ"
+         PPQ's simulation, integer over float, level 4 over integer, integer over ONNX Runtime QDQ, level 4 over PPQ"
     );
     let dir = tempfile::tempdir().expect("a folder");
-    for name in MODELS.into_iter().filter(|n| wanted(n)) {
-        let model = shared().join(format!("data/models/{name}.onnx"));
+    let models = MODELS.map(|name| (name, shared().join(format!("data/models/{name}.onnx"))));
+    let resnet = resnet18().map(|path| ("resnet18", path));
+    for (name, model) in resnet.into_iter().chain(models).filter(|m| wanted(m.0)) {
         let Ok(float) = load_model(&model, &ImportOptions::default()) else {
             println!("{name}: not in {}", model.display());
             continue;
@@ -54,23 +56,29 @@ fn main() {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().expect("starts");
                     let rates = pool.install(|| rates(graphs, device, &inputs, batch));
                     let on_cpu = matches!(device, Device::Cpu);
-                    let peer = on_cpu.then(|| onnxruntime(&peer, batch, count)).flatten();
-                    row(name, batch, &short(device), count, rates, peer);
+                    let frame = &inputs[0].shape()[1..];
+                    let peers = on_cpu.then(|| {
+                        let qdq = peer.exists().then(|| onnxruntime(&peer, batch, count)).flatten();
+                        [qdq, ppq(&model, frame, batch, count)]
+                    });
+                    row(name, batch, &short(device), count, rates, peers.unwrap_or_default());
                 }
             }
         }
     }
 }
 
-fn row(name: &str, batch: usize, device: &str, threads: usize, rates: [f64; 3], peer: Option<f64>) {
+fn row(name: &str, batch: usize, device: &str, threads: usize, rates: [f64; 3], peers: [Option<f64>; 2]) {
     let [float, fake, codes] = rates;
     let or_none = |v: Option<f64>, digits: usize| v.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
     println!(
-        "{name}, {batch}, {device}, {threads}, {float:.1}, {fake:.1}, {codes:.1}, {}, {:.2}, {:.2}, {}",
-        or_none(peer, 1),
+        "{name}, {batch}, {device}, {threads}, {float:.1}, {fake:.1}, {codes:.1}, {}, {}, {:.2}, {:.2}, {}, {}",
+        or_none(peers[0], 1),
+        or_none(peers[1], 1),
         codes / float,
         fake / codes,
-        or_none(peer.map(|p| codes / p), 2)
+        or_none(peers[0].map(|p| codes / p), 2),
+        or_none(peers[1].map(|p| fake / p), 2)
     );
 }
 

@@ -2,7 +2,8 @@
 // (src/observers/frame.rs says what they mean, bit for bit).
 // x: bits of f32 in any layout; element j of a plane lies at j * step, plane (row, channel) of a frame at
 // row * row_step + channel * channel_step, a frame at frame * frame_step. histogram: counts, added to.
-// part: 5 rows of one word for each run in logical order: sum, sum of squares, key of the greatest number, key of the
+// part: 5 rows of `row` words, one word for each run in logical order, those of a frame `part_runs` after those of the one
+// before it and the first at `first`: sum, sum of squares, key of the greatest number, key of the
 // negated least one (0 for none), and in a byte each zeros, NaNs and infinities.
 // One invocation computes one run. The caller guarantees frames * runs = total and that zero is 0.
 struct Params {
@@ -16,6 +17,9 @@ struct Params {
     row_step: u32,
     frame_step: u32,
     zero: u32,
+    first: u32,
+    part_runs: u32,
+    row: u32,
 }
 
 const RUN: u32 = 64u;
@@ -82,10 +86,10 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         // The square is to be rounded before it is added: through bits, so that no compiler fuses the two.
         squares += bitcast<f32>(bitcast<u32>(v * v) ^ params.zero);
     }
-    let at = frame * params.runs + plane * params.per_plane + run;
+    let at = params.first + frame * params.part_runs + plane * params.per_plane + run;
     part[at] = bitcast<u32>(sum);
-    part[params.total + at] = bitcast<u32>(squares);
-    part[2u * params.total + at] = greatest;
-    part[3u * params.total + at] = least;
-    part[4u * params.total + at] = counts;
+    part[params.row + at] = bitcast<u32>(squares);
+    part[2u * params.row + at] = greatest;
+    part[3u * params.row + at] = least;
+    part[4u * params.row + at] = counts;
 }

@@ -5,7 +5,9 @@
 struct Params {
     frames: u32,
     runs: u32,
-    total: u32,
+    first: u32,
+    part_runs: u32,
+    row: u32,
 }
 
 // The order of additions is defined with 64 lanes.
@@ -28,15 +30,15 @@ fn main(
     let frame = group.x + group.y * groups.x;
     let live = frame < params.frames;
     let runs = select(0u, params.runs, live);
-    let base = frame * params.runs;
+    let base = params.first + frame * params.part_runs;
     var sums = vec2<f32>(0.0);
     var ends = vec2<u32>(0u);
     var counts = vec3<u32>(0u);
     for (var r = lane; r < runs; r += LANES) {
         let at = base + r;
-        sums += vec2<f32>(bitcast<f32>(part[at]), bitcast<f32>(part[params.total + at]));
-        ends = max(ends, vec2<u32>(part[2u * params.total + at], part[3u * params.total + at]));
-        counts += (vec3<u32>(part[4u * params.total + at]) >> vec3<u32>(0u, 8u, 16u)) & vec3<u32>(0xffu);
+        sums += vec2<f32>(bitcast<f32>(part[at]), bitcast<f32>(part[params.row + at]));
+        ends = max(ends, vec2<u32>(part[2u * params.row + at], part[3u * params.row + at]));
+        counts += (vec3<u32>(part[4u * params.row + at]) >> vec3<u32>(0u, 8u, 16u)) & vec3<u32>(0xffu);
     }
     lane_sums[lane] = sums;
     lane_ends[lane] = ends;

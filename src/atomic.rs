@@ -71,6 +71,33 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether files could be written into a folder, which need not be there yet; nothing is left behind.
+///
+/// # Errors
+/// Why not.
+pub fn check_folder(path: &Path) -> io::Result<()> {
+    let ancestors = path.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    for place in ancestors {
+        return match std::fs::metadata(place) {
+            Ok(found) if found.is_dir() => tempfile::Builder::new()
+                .prefix(".samebit-")
+                .tempfile_in(place)
+                .map(drop)
+                .map_err(|e| io::Error::new(e.kind(), format!("cannot be written to: {e}"))),
+            Ok(_) if place == path => {
+                Err(io::Error::new(ErrorKind::NotADirectory, "is a file; give a folder"))
+            }
+            Ok(_) => {
+                let what = format!("{} is a file, no folder", place.display());
+                Err(io::Error::new(ErrorKind::NotADirectory, what))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound || e.kind() == ErrorKind::NotADirectory => continue,
+            Err(e) => Err(e),
+        };
+    }
+    Ok(())
+}
+
 fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]

@@ -9,7 +9,7 @@ use samebit::onnx::{ImportOptions, import, import_bytes};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::onnx::{A, D, F32, Graph as Model, Message, external, f32s, i64s, tensor};
+use support::onnx::{A, D, F32, Graph as Model, I8, Message, U8, external, f32s, i64s, tensor};
 
 const N: D = D::Name("N");
 
@@ -224,6 +224,24 @@ fn structures_that_cannot_be_are_named() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// ONNX Runtime lets them wrap; ours would not, so that the two would differ without a word.
+#[test]
+fn sums_beyond_32_bits_are_refused() {
+    let model = |k: i64| {
+        let w = vec![127u8; k.unsigned_abs() as usize];
+        Model::new()
+            .input("x", U8, &[N, D::Size(k)])
+            .init(tensor("w", I8, &[k, 1], &w))
+            .node("m", "MatMulInteger", &["x", "w"], &["y"], &[])
+            .output("y")
+            .model(17)
+    };
+    // 2^31 - 1 = 255 * 127 * 66311.1..
+    checked(model(66_311)).expect("fits");
+    let e = checked(model(66_312)).expect_err("does not fit");
+    assert!(e.contains("m (MatMulInteger)") && e.contains("32 bits"), "{e}");
 }
 
 #[test]

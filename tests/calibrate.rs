@@ -63,6 +63,22 @@ fn a_calibrated_model_keeps_its_accuracy_and_four_bits_do_not() {
     assert!(v["models"][1]["agreement"]["logits"]["sqnr_db"].as_f64() < Some(60.0), "it really quantizes");
 }
 
+/// `convert` would refuse them, when the data was run.
+#[test]
+fn types_that_the_target_lacks_are_refused_before_the_data() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (config, out) = (dir.path().join("c.toml"), dir.path().join("g"));
+    std::fs::write(&config, "preset = \"all-i16\"").expect("writes");
+    for level in ["1", "4"] {
+        let args = ["calibrate", MODEL, "--config", text(&config), "-o", text(&out), "--consistency", level];
+        let pairs = ["--target", "x86-avx2-saturating", "--data", "no data"];
+        refused(&[&args[..], &pairs].concat(), &["c.toml", "i16 codes", "x86-avx2-saturating has u8, i8"]);
+    }
+    let args = ["calibrate", MODEL, "--config", text(&config), "-o", text(&out), "--data", CALIB];
+    json(0, &[&args[..], &["--limit", "4", "--target", "tflite-reference"]].concat());
+    json(0, &["convert", text(&out), "-o", text(&dir.path().join("q"))]);
+}
+
 #[test]
 fn the_memory_that_it_took_is_told() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -79,8 +79,15 @@ fn quickstart_runs_and_agrees_with_itself() {
     for s in stages {
         assert!(s["metrics"]["top1"].as_f64().expect("a number") > 0.97, "{s}");
     }
-    let last = stages.last().expect("stages");
-    assert_eq!((&last["stage"], &last["frames"]), (&"fake-quant".into(), &797.into()));
+    let names: Vec<&str> = stages.iter().filter_map(|s| s["stage"].as_str()).collect();
+    assert_eq!(names, ["float", "float, graph file", "fake-quant", "quantized", "compiled"]);
+    assert!(stages.iter().all(|s| s["frames"] == 797), "{v}");
+    assert!(stages[2..].windows(2).all(|w| w[0]["metrics"] == w[1]["metrics"]), "{v}");
+    let commands = v["commands"].as_array().expect("a list");
+    for command in ["import", "calibrate", "convert", "compile", "verify", "eval"] {
+        let start = format!("samebit {command} ");
+        assert!(commands.iter().any(|c| c.as_str().is_some_and(|c| c.starts_with(&start))), "{command}: {v}");
+    }
 }
 
 #[test]
@@ -92,6 +99,8 @@ fn quickstart_keeps_its_files_when_asked() {
     assert_eq!(v["models"][0]["frames"], 200);
     let kept = json(0, &["print", text(&out.join("digits.fake-quant.samebit"))]);
     assert_eq!(kept["stage"], "fake-quant");
+    let kept = json(0, &["print", text(&out.join("digits.bin"))]);
+    assert_eq!(kept["stage"], "compiled");
 }
 
 #[test]

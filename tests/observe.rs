@@ -118,7 +118,11 @@ fn channels_last() {
     let mut rng = Rng::new(2);
     for (c, h, w) in [(1, 9, 9), (3, 5, 7), (4, 8, 8), (6, 1, 1), (13, 11, 10), (32, 30, 3)] {
         let (g, y) = last(c, &[h, w]);
-        let of = |n| Watch { value: y, frames: Frames::of(&g.value(y).ty, n, true).expect("small") };
+        let of = |n| Watch {
+            value: y,
+            frames: Frames::of(&g.value(y).ty, n, true).expect("small"),
+            parts: vec![],
+        };
         let plan =
             Plan::observing(&g.at_batch(7).expect("holds"), &[of(7)], &Limits::default()).expect("plans");
         let kernels: Vec<&str> = plan.segments[0].steps.iter().map(|s| s.kernel.name).collect();

@@ -202,6 +202,20 @@ fn a_minus_is_standard_output_for_every_file_and_no_folder() {
         assert!(o.status.code() == Some(2) && said.contains("give a folder"), "{args:?}: {said}");
     }
     assert!(!d.join("-").exists());
+    // Before the work, not after it: even the model is not looked at.
+    let (file, below) = (d.join("file"), d.join("file/below"));
+    std::fs::write(&file, "mine").expect("writes");
+    for (to, why) in [(text(&file), "is a file"), (text(&below), "no folder"), ("/dev/null", "is a file")] {
+        for args in [
+            vec!["run", "no model", "--input", text(&x), "--dump"],
+            vec!["check", "no model", "--out"],
+            vec!["fingerprint", "probes", "no model", "-o"],
+            vec!["quickstart", "--out"],
+        ] {
+            refused(&[&args[..], &[to]].concat(), &[to, why]);
+        }
+    }
+    assert_eq!(bytes(&file), b"mine");
 }
 
 #[test]

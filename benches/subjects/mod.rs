@@ -35,6 +35,18 @@ pub fn shared() -> PathBuf {
 pub fn model_files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut out = vec![root.join("assets/quickstart/digits.onnx")];
+    out.extend(resnet18());
+    if let Ok(dir) = std::fs::read_dir(shared().join("data/models")) {
+        let mut models: Vec<PathBuf> = dir.flatten().map(|e| e.path()).collect();
+        models.sort();
+        out.extend(models);
+    }
+    out
+}
+
+/// A model of the shapes of ResNet-18, which is made where it is not there.
+pub fn resnet18() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let resnet = root.join("target/resnet18.onnx");
     if !resnet.exists()
         && let Some(python) = peer_python()
@@ -45,13 +57,7 @@ pub fn model_files() -> Vec<PathBuf> {
             println!("scripts/resnet18_shapes.py did not run (it needs the package onnx): no ResNet-18");
         }
     }
-    out.extend(resnet.exists().then_some(resnet));
-    if let Ok(dir) = std::fs::read_dir(shared().join("data/models")) {
-        let mut models: Vec<PathBuf> = dir.flatten().map(|e| e.path()).collect();
-        models.sort();
-        out.extend(models);
-    }
-    out
+    resnet.exists().then_some(resnet)
 }
 
 /// Uniform values in 0..1 for every input.
@@ -85,11 +91,31 @@ pub fn threads() -> usize {
 
 /// ONNX Runtime's images per second on the CPU, on random inputs.
 pub fn onnxruntime(model: &Path, batch: usize, threads: usize) -> Option<f64> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/onnxruntime_peer.py");
-    let output = Command::new(peer_python()?)
+    peer(&peer_python()?, "onnxruntime_peer.py", model, batch, threads, &["--random"])
+}
+
+/// PPQ's images per second on the CPU in its simulation, by the Python that `SAMEBIT_PPQ_PYTHON` names.
+pub fn ppq(model: &Path, frame: &[usize], batch: usize, threads: usize) -> Option<f64> {
+    let python = std::env::var_os("SAMEBIT_PPQ_PYTHON").map(PathBuf::from)?;
+    let shape = frame.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+    peer(&python, "ppq_peer.py", model, batch, threads, &["--shape", &shape])
+}
+
+fn peer(
+    python: &Path,
+    script: &str,
+    model: &Path,
+    batch: usize,
+    threads: usize,
+    more: &[&str],
+) -> Option<f64> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(script);
+    let (batch, threads) = (batch.to_string(), threads.to_string());
+    let output = Command::new(python)
         .arg(script)
         .arg(model)
-        .args(["--random", "--threads", &threads.to_string(), "--batch", &batch.to_string()])
+        .args(["--threads", &threads, "--batch", &batch])
+        .args(more)
         .output()
         .ok()?;
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;

@@ -153,6 +153,7 @@ pub fn check(graph: &Graph, known: Known) -> Report {
     c.shared_scales(&mut findings);
     c.inputs_of_the_graph(&mut findings);
     c.mixed_ranges(&mut findings);
+    c.spread_constants(&mut findings);
     c.parts(&mut findings);
     c.steep(&mut findings);
     c.fixed_ranges(&mut findings);

@@ -14,6 +14,7 @@ use crate::gpu::Device;
 use crate::graph::{Graph, NodeId, Stage, Target};
 use crate::observers;
 use crate::passes::config::{ObserverText, QuantConfig};
+use crate::passes::convert::check_types;
 use crate::passes::prepare::{Prepared, prepare_model, recalibration};
 use clap::Args;
 use serde_json::{Value, json};
@@ -117,6 +118,10 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<Outcome, Error> {
         let target = Target { profile, level: config.level() };
         recalibration(loaded, args.observer.as_deref(), target).map_err(|e| about(args, &e))?
     };
+    if let Some(target) = &prepared.graph.target {
+        // What `convert` would refuse after the data was run.
+        check_types(&prepared.graph, &target.profile).map_err(|e| about(args, &e))?;
+    }
     let device = Device::open(&args.common.device)?;
     let observed = match (&args.from_stats, &args.data) {
         (Some(path), _) => Observed::from_file(path, &graph)?,

@@ -2,7 +2,7 @@
 //! another one or an input, however its path is spelled.
 
 use super::output::is_stdout;
-use crate::atomic::{Target, check_writable, target};
+use crate::atomic::{Target, check_folder, check_writable, target};
 use crate::data::config::split_key;
 use crate::error::Error;
 use std::io::IsTerminal;
@@ -75,6 +75,7 @@ impl<'a> Files<'a> {
             let file = if is_stdout(path) {
                 None
             } else if *kind == Kind::Folder {
+                check_folder(path).map_err(|e| wrong(e.to_string()))?;
                 continue;
             } else {
                 match target(path).map_err(|e| wrong(e.to_string()))? {

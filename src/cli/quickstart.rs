@@ -1,19 +1,11 @@
-//! `samebit quickstart`: the pipeline on the bundled model and data.
+//! `samebit quickstart`: the pipeline on the bundled model and data, by the commands that anyone would give.
 
 use super::files::Files;
-use super::{Common, Outcome, number, show};
-use crate::analysis::calibrate::{PassOptions, fill, observe};
-use crate::analysis::eval::{Candidate, EvalOptions, eval};
-use crate::data::Dataset;
+use super::{Cli, Common, Outcome, dispatch, show};
 use crate::error::{Error, write_file};
 use crate::gpu::{Choice, Device};
-use crate::graph::{Graph, file};
-use crate::onnx::{ImportOptions, load_model};
-use crate::passes::PassError;
-use crate::passes::config::QuantConfig;
-use crate::passes::prepare::prepare_model;
-use clap::Args;
-use serde_json::{Map, Value, json};
+use clap::{Args, Parser};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The bundled files: a digit classifier of our own and scikit-learn's digits.
@@ -27,9 +19,6 @@ const FILES: &[(&str, &[u8])] = &[
     ("calib_y.npy", include_bytes!("../../assets/quickstart/calib_y.npy")),
     ("README.md", include_bytes!("../../assets/quickstart/README.md")),
 ];
-
-/// The stage of the calibrated graph.
-const FAKE_QUANT: &str = "fake-quant";
 
 #[derive(Debug, Args)]
 pub(super) struct QuickstartArgs {
@@ -68,87 +57,111 @@ pub(super) fn run(args: &QuickstartArgs) -> Result<Outcome, Error> {
             "a digit classifier, 200 handwritten digits to calibrate on and 797 to measure it, on {device}"
         ));
     }
-    let model = dir.join("digits.onnx");
-    let graph = load(&model)?;
-    let file_path = dir.join("digits.float.samebit");
-    save(&graph, &file_path)?;
-    let quantized = dir.join("digits.fake-quant.samebit");
-    let mut dispatches = calibrate(&graph, &device, dir, &quantized)?;
-
-    // The model as imported and as read back from its graph file, on the device; and on the CPU where that is another.
-    let mut stages =
-        vec![("float", model.clone(), device.clone()), ("float, graph file", file_path, device.clone())];
-    if !matches!(device, Device::Cpu) {
-        stages.push(("float, on the CPU", model, Device::open(&Choice::Cpu)?));
-    }
-    stages.push((FAKE_QUANT, quantized, device.clone()));
-    let data = Dataset::open(&dir.join("eval.toml"))?;
-    let mut rows = Vec::new();
-    let mut out = Vec::new();
-    let mut consistent = true;
-    let mut baseline: Option<Vec<(String, f64)>> = None;
-    for (stage, path, device) in &stages {
-        let candidate = Candidate { label: (*stage).to_owned(), graph: load(path)? };
-        let report = eval(vec![candidate], device, &data, &EvalOptions::default(), Vec::new, |_| ())?;
-        let m = &report.models[0];
-        dispatches += m.dispatches;
-        // Eight bits may cost accuracy; nothing else may.
-        consistent &= *stage == FAKE_QUANT || baseline.as_ref().is_none_or(|b| *b == m.metrics);
-        baseline.get_or_insert_with(|| m.metrics.clone());
-        let metric = |name: &str| m.metrics.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, v)| *v);
-        rows.push(vec![
-            (*stage).to_owned(),
-            m.frames.to_string(),
-            format!("{:.2} %", 100.0 * metric("top1")),
-            format!("{:.2} %", 100.0 * metric("top5")),
-            format!("{:.0}", m.rate()),
-        ]);
-        let metrics: Map<String, Value> = m.metrics.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
-        out.push(
-            json!({ "stage": stage, "metrics": metrics, "frames": m.frames, "device": device.to_string() }),
-        );
-    }
-    let header = ["stage", "frames", "top-1", "top-5", "frames/s"].map(str::to_owned);
-    show::line(&show::table(&header, &rows, 1));
+    let mut tour = Tour { args, dir, commands: Vec::new(), dispatches: 0, cpu_ops: Vec::new() };
+    let stages = tour.run(matches!(device, Device::Cpu))?;
+    let Stages { rows, consistent } = stages;
     show::line(if consistent {
-        "all float rows agree"
+        "all float rows agree, and so do fake-quant, quantized and compiled"
     } else {
-        "the float rows differ: see `samebit eval --help`"
+        "rows differ that should agree: see `samebit eval --help` and `samebit verify --help`"
     });
-    if let Some(dir) = &args.out {
-        let d = dir.display();
-        show::line(&format!("next: samebit eval {d}/digits.onnx --data {d}/eval.toml"));
-    } else if !args.common.quiet {
-        show::line(
-            "next: samebit eval MODEL.onnx --data DATA.toml (or `quickstart --out DIR` to keep these files)",
-        );
+    if args.out.is_none() && !args.common.quiet {
+        show::line("`quickstart --out DIR` keeps these files");
     }
     let json = json!({
         "device": device.to_string(),
-        "dispatches": dispatches,
-        "cpu_ops": [],
-        "stages": out,
+        "dispatches": tour.dispatches,
+        "cpu_ops": tour.cpu_ops,
+        "commands": tour.commands,
+        "stages": rows,
         "consistent": consistent,
     });
     Ok(Outcome { json, not_good: !consistent })
 }
 
-/// Calibrates a float graph on the bundled calibration data, and saves it. Gives the dispatches that it took.
-fn calibrate(graph: &Graph, device: &Device, dir: &Path, to: &Path) -> Result<u64, Error> {
-    let about = |e: PassError| Error::Pass { path: dir.join("digits.onnx"), source: Box::new(e) };
-    let (graph, prepared) = prepare_model(graph, &QuantConfig::default()).map_err(about)?;
-    let data = Dataset::open(&dir.join("calib.toml"))?;
-    let observed = observe(&graph, device, &data, &PassOptions::default(), |_| ())?;
-    let calibrated = fill(&prepared, &observed.statistics.tensors, &observed.moving)?;
-    save(&calibrated.graph, to)?;
-    Ok(observed.dispatches)
+/// What came of the whole pipeline.
+struct Stages {
+    rows: Vec<Value>,
+    consistent: bool,
 }
 
-fn save(graph: &Graph, path: &Path) -> Result<(), Error> {
-    file::save(graph, path).map_err(|source| Error::Save { path: path.to_owned(), source: Box::new(source) })
+/// Commands that run one after the other in one folder.
+struct Tour<'a> {
+    args: &'a QuickstartArgs,
+    dir: &'a Path,
+    commands: Vec<String>,
+    dispatches: u64,
+    cpu_ops: Vec<Value>,
 }
 
-fn load(path: &Path) -> Result<Graph, Error> {
-    load_model(path, &ImportOptions::default())
-        .map_err(|source| Error::Model { path: path.to_owned(), source: Box::new(source) })
+impl Tour<'_> {
+    fn run(&mut self, on_cpu: bool) -> Result<Stages, Error> {
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        let [onnx, calib, eval] = ["digits.onnx", "calib.toml", "eval.toml"].map(file);
+        let [float, simulated] = ["float", "fake-quant"].map(|s| file(&format!("digits.{s}.samebit")));
+        let [codes, compiled] = ["digits.quantized.samebit", "digits.bin"].map(file);
+        self.command(&["import", &onnx, "-o", &float])?;
+        self.command(&["calibrate", &onnx, "--data", &calib, "-o", &simulated])?;
+        self.command(&["convert", &simulated, "-o", &codes])?;
+        self.command(&["compile", &codes, "-o", &compiled])?;
+        let mut verify = vec!["verify", &simulated, &compiled, "--data", &eval];
+        if !on_cpu {
+            verify.extend(["--device-b", "cpu"]);
+        }
+        let verified = self.command(&verify)?;
+        let models =
+            self.command(&["eval", &onnx, &float, &simulated, &codes, &compiled, "--data", &eval])?;
+        let names = ["float", "float, graph file", "fake-quant", "quantized", "compiled"];
+        let mut rows: Vec<Value> =
+            rows(&models).into_iter().zip(names).map(|(m, stage)| row(stage, m, &models)).collect();
+        if !on_cpu {
+            let cpu = self.command_on(&Choice::Cpu, &["eval", &onnx, "--data", &eval])?;
+            let at = rows.len().min(2);
+            rows.splice(at..at, self::rows(&cpu).into_iter().map(|m| row("float, on the CPU", m, &cpu)));
+        }
+        // Eight bits may cost accuracy; nothing else may.
+        let float = |r: &&Value| r["stage"].as_str().is_some_and(|s| s.starts_with("float"));
+        let (floats, integers): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(float);
+        let alike = |all: &[&Value]| all.windows(2).all(|w| w[0]["metrics"] == w[1]["metrics"]);
+        let consistent = alike(&floats) && alike(&integers) && verified["consistent"] == true;
+        Ok(Stages { rows, consistent })
+    }
+
+    fn command(&mut self, words: &[&str]) -> Result<Value, Error> {
+        self.command_on(&self.args.common.device, words)
+    }
+
+    /// Runs a command as the shell would; its JSON. That an answer is "not good" is in there.
+    fn command_on(&mut self, device: &Choice, words: &[&str]) -> Result<Value, Error> {
+        let device = device.to_string();
+        let mut all = [&["samebit"], words].concat();
+        if device != Choice::Auto.to_string() {
+            all.extend(["--device", &device]);
+        }
+        let text = all.join(" ");
+        if !self.args.common.quiet {
+            show::line(&format!("$ {text}"));
+        }
+        self.commands.push(text);
+        all.push("--quiet");
+        let cli = Cli::try_parse_from(all).map_err(|e| Error::Usage(e.to_string()))?;
+        let v = dispatch(cli.command).1?.json;
+        self.dispatches += v["dispatches"].as_u64().unwrap_or(0);
+        self.cpu_ops.extend(v["cpu_ops"].as_array().into_iter().flatten().cloned());
+        Ok(v)
+    }
+}
+
+/// The models of what `eval` found.
+fn rows(evaluated: &Value) -> Vec<&Value> {
+    evaluated["models"].as_array().into_iter().flatten().collect()
+}
+
+fn row(stage: &str, model: &Value, evaluated: &Value) -> Value {
+    json!({
+        "stage": stage,
+        "metrics": model["metrics"],
+        "frames": model["frames"],
+        "device": evaluated["device"],
+    })
 }

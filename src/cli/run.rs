@@ -18,7 +18,7 @@ use crate::quant::QParams;
 use crate::tensor::{DType, Data, Tensor};
 use clap::{Args, ValueEnum};
 use globset::Glob;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ pub(super) struct RunArgs {
     /// A file for an input: npy, npz:KEY, jpg, png, txt, csv, bin or raw. NAME= may be left out where there is one input
     #[arg(long, value_name = "NAME=FILE", required = true)]
     input: Vec<String>,
-    /// Write the tensors to this folder
+    /// Write the tensors to this folder, and the inputs that gave them
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
     /// Write the inputs to this folder as a host must give them: quantized as the model does first, as NAME.npy, and as
@@ -111,6 +111,13 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     let prepared = prepared.transpose()?;
     let device = Device::open(&args.common.device)?;
     let names: Vec<String> = wanted.iter().map(|v| graph.value(*v).name.clone()).collect();
+    let given: Vec<(ValueId, String)> = graph
+        .inputs
+        .iter()
+        .filter(|v| !wanted.contains(v))
+        .map(|v| (*v, graph.value(*v).name.clone()))
+        .collect();
+    let frames = batch_of(&graph, &inputs)?;
     let mut engine = Engine::new(graph, &device);
     let start = Instant::now();
     let trace = engine.run(&inputs, &wanted)?;
@@ -125,28 +132,25 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     }
     let mut outputs = Vec::new();
     let mut rows = Vec::new();
-    let shown: Vec<(Tensor, Option<&QParams>)> =
-        wanted.iter().map(|id| in_form(&trace.values[id], code_params.get(id), args.codes)).collect();
-    for ((t, params), name) in shown.iter().zip(&names) {
-        let mut files = Vec::new();
-        if let Some(dir) = &args.dump {
-            for format in &args.format {
-                files.push(write(dir, name, t, *format)?.display().to_string());
-            }
-        }
-        rows.push(row(name, t));
-        outputs.push(json!({
-            "name": name,
-            "shape": t.shape(),
-            "dtype": t.dtype().name(),
-            "scale": params.map(QParams::scales),
-            "zero_point": params.map(QParams::zero_points),
-            "file": files.first(),
-            "files": files,
-        }));
+    let mut written = Vec::new();
+    for (id, name) in wanted.iter().zip(names) {
+        let (t, params) = in_form(&trace.values[id], code_params.get(id), args.codes);
+        rows.push(row(&name, &t));
+        let tensor = Written { name, t, params };
+        outputs.push(tensor.save(args)?);
+        written.push(tensor);
+    }
+    // A dump with its inputs can be compared with another model by itself.
+    let mut of_inputs = Vec::new();
+    for (id, name) in given.into_iter().filter(|_| args.dump.is_some()) {
+        let at = engine.graph().inputs.iter().position(|v| *v == id);
+        let Some(t) = at.and_then(|i| inputs.get(i)).cloned() else { continue };
+        let tensor = Written { name, t, params: code_params.get(&id) };
+        of_inputs.push(tensor.save(args)?);
+        written.push(tensor);
     }
     if let Some(dir) = &args.dump {
-        write_index(dir, &names, &shown)?;
+        write_index(dir, &written, frames)?;
     }
     let header = ["tensor", "type", "min", "max", "mean", "largest at"].map(str::to_owned);
     show::line(&show::table(&header, &rows, 2));
@@ -155,6 +159,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome, Error> {
         "dispatches": trace.dispatches,
         "cpu_ops": super::cpu_ops(&trace.cpu_ops),
         "outputs": outputs,
+        "inputs": of_inputs,
         "prepared": prepared,
         "nan": super::nan_json(&nans),
         "seconds": seconds,
@@ -230,6 +235,32 @@ fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<ValueId>, Error> {
     Ok(out)
 }
 
+/// A tensor as it is written, with the parameters of its codes.
+struct Written<'a> {
+    name: String,
+    t: Tensor,
+    params: Option<&'a QParams>,
+}
+
+impl Written<'_> {
+    /// Writes it where that is asked for; says what it is.
+    fn save(&self, args: &RunArgs) -> Result<Value, Error> {
+        let mut files = Vec::new();
+        for (dir, format) in args.dump.iter().flat_map(|d| args.format.iter().map(move |f| (d, *f))) {
+            files.push(write(dir, &self.name, &self.t, format)?.display().to_string());
+        }
+        Ok(json!({
+            "name": self.name,
+            "shape": self.t.shape(),
+            "dtype": self.t.dtype().name(),
+            "scale": self.params.map(QParams::scales),
+            "zero_point": self.params.map(QParams::zero_points),
+            "file": files.first(),
+            "files": files,
+        }))
+    }
+}
+
 /// Writes a tensor under its percent-encoded name.
 fn write(dir: &Path, name: &str, t: &Tensor, format: Format) -> Result<PathBuf, Error> {
     let path = |extension: &str| dir.join(format!("{}.{extension}", encode_name(name)));
@@ -257,11 +288,9 @@ fn write(dir: &Path, name: &str, t: &Tensor, format: Format) -> Result<PathBuf, 
 }
 
 /// The index of the dump folder.
-fn write_index(dir: &Path, names: &[String], tensors: &[(Tensor, Option<&QParams>)]) -> Result<(), Error> {
-    let mut frames = 0;
+fn write_index(dir: &Path, tensors: &[Written], frames: usize) -> Result<(), Error> {
     let mut infos = serde_json::Map::new();
-    for (name, (t, params)) in names.iter().zip(tensors) {
-        frames = frames.max(t.shape().first().copied().unwrap_or(1));
+    for Written { name, t, params } in tensors {
         let info = TensorInfo {
             shape: t.shape().to_vec(),
             dtype: t.dtype().name().to_owned(),

@@ -5,7 +5,7 @@ use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::{Dim, Tensor, TensorType};
 
 /// The axis along which frames lie, with k of k*N.
-pub(super) fn batch_axis(ty: &TensorType) -> Option<(usize, usize)> {
+pub(crate) fn batch_axis(ty: &TensorType) -> Option<(usize, usize)> {
     ty.shape.iter().enumerate().find_map(|(axis, d)| match d {
         Dim::Batch(k) => Some((axis, *k)),
         Dim::Fixed(_) => None,
@@ -58,7 +58,7 @@ fn keeps_frames(graph: &Graph, sample: &Graph, node: &Node, concrete: &Node) -> 
 }
 
 /// Rows `from..from + count` along an axis.
-pub(super) fn rows(t: &Tensor, axis: usize, from: usize, count: usize) -> Tensor {
+pub(crate) fn rows(t: &Tensor, axis: usize, from: usize, count: usize) -> Tensor {
     let inner: usize = t.shape()[axis + 1..].iter().product::<usize>() * t.dtype().size_bytes();
     let len = t.shape()[axis] * inner;
     let mut shape = t.shape().to_vec();
@@ -73,7 +73,7 @@ pub(super) fn rows(t: &Tensor, axis: usize, from: usize, count: usize) -> Tensor
 }
 
 /// Tensors one after the other along an axis.
-pub(super) fn concatenate(parts: &[Tensor], axis: usize) -> Tensor {
+pub(crate) fn concatenate(parts: &[Tensor], axis: usize) -> Tensor {
     let first = &parts[0];
     let mut shape = first.shape().to_vec();
     shape[axis] = parts.iter().map(|t| t.shape()[axis]).sum();

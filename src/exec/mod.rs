@@ -3,7 +3,7 @@
 mod compile;
 mod cpu;
 mod engine;
-mod frames;
+pub(crate) mod frames;
 mod fuse;
 mod gpu;
 mod memory;

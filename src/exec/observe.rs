@@ -11,13 +11,14 @@ crate::params! {
     /// `Params` of `observe.wgsl`.
     struct Params {
         total: u32, runs: u32, per_plane: u32, plane: u32, channels: u32,
-        step: u32, channel_step: u32, row_step: u32, frame_step: u32, zero: u32
+        step: u32, channel_step: u32, row_step: u32, frame_step: u32, zero: u32,
+        first: u32, part_runs: u32, row: u32
     }
 }
 
 crate::params! {
     /// `Params` of `observe_frame.wgsl`.
-    struct FrameParams { frames: u32, runs: u32, total: u32 }
+    struct FrameParams { frames: u32, runs: u32, first: u32, part_runs: u32, row: u32 }
 }
 
 /// Statistics of runs, and the histogram.
@@ -57,6 +58,15 @@ pub struct Frames {
     pub plane: usize,
 }
 
+/// Where the statistics of a value's runs lie on the device: among those of a value that it is a part of, or alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    /// Runs of the whole before it, in each frame.
+    pub first: usize,
+    /// Runs of a frame of the whole.
+    pub runs: usize,
+}
+
 /// A value to observe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
@@ -64,6 +74,9 @@ pub struct Watch {
     pub value: ValueId,
     /// How its frames lie.
     pub frames: Frames,
+    /// Other watched values, by their place in the list, whose frames one behind the other are its own, so that nobody
+    /// needs to look at it; none where it has to be looked at.
+    pub parts: Vec<usize>,
 }
 
 impl Frames {
@@ -85,7 +98,7 @@ impl Frames {
     }
 
     /// Runs of one frame.
-    fn runs(&self) -> usize {
+    pub(super) fn runs(&self) -> usize {
         if self.elements == 0 { 0 } else { self.elements / self.plane * self.plane.div_ceil(RUN) }
     }
 
@@ -151,13 +164,13 @@ impl Frames {
         relayout::strided(&dims, &steps)
     }
 
-    /// The dispatches that observe input 0, which lies so: output 0 is the histogram, output 1 the results, temp 0 the
-    /// statistics of runs. None where there are no elements.
-    pub(super) fn dispatches(&self, view: &View) -> Vec<Dispatch> {
+    /// The dispatch that looks at input 0, which lies so: output 0 is the histogram, temp 0 the statistics of runs. None
+    /// where there are no elements.
+    pub(super) fn look(&self, view: &View, slot: Slot) -> Option<Dispatch> {
         let (runs, plane) = (self.runs(), self.plane);
         let total = self.count * runs;
         if total == 0 {
-            return Vec::new();
+            return None;
         }
         let mut params = Params {
             total: u32(total),
@@ -170,6 +183,9 @@ impl Frames {
             row_step: 0,
             frame_step: if self.axis.is_some() { u32(self.elements) } else { 0 },
             zero: 0,
+            first: u32(slot.first),
+            part_runs: u32(slot.runs),
+            row: u32(self.count * slot.runs),
         };
         if view.layout == Layout::ChannelsLast {
             let strides = view.place().strides;
@@ -180,16 +196,21 @@ impl Frames {
             params.row_step = u32(strides[0]);
             params.frame_step = if self.axis.is_some() { u32(rows * strides[0]) } else { 0 };
         }
-        let frames = FrameParams { frames: u32(self.count), runs: u32(runs), total: u32(total) };
         let bind = [Operand::Input(0), Operand::Output(0), Operand::Temp(0)];
-        vec![
-            Dispatch::new(&RUNS, &params, bind, flat_grid(total)),
-            Dispatch::new(
-                &FRAMES,
-                &frames,
-                [Operand::Temp(0), Operand::Output(1)],
-                flat_grid(self.count * LANES),
-            ),
-        ]
+        Some(Dispatch::new(&RUNS, &params, bind, flat_grid(total)))
+    }
+
+    /// The dispatch that makes output 1, the results, of temp 0, the statistics of runs. None where there are none.
+    pub(super) fn sum_up(&self, slot: Slot) -> Option<Dispatch> {
+        let params = FrameParams {
+            frames: u32(self.count),
+            runs: u32(self.runs()),
+            first: u32(slot.first),
+            part_runs: u32(slot.runs),
+            row: u32(self.count * slot.runs),
+        };
+        let bind = [Operand::Temp(0), Operand::Output(1)];
+        let grid = flat_grid(self.count * LANES);
+        (self.count * self.runs() > 0).then(|| Dispatch::new(&FRAMES, &params, bind, grid))
     }
 }

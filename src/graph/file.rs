@@ -37,6 +37,9 @@ const PROGRAM: &str = "__program__";
 /// Bytes of JSON beyond which a deployment file is refused.
 const MOST_JSON: u64 = 1 << 28;
 
+/// Bytes of a header beyond which a file is no graph file.
+const MOST_HEADER: u64 = 1 << 32;
+
 /// A graph file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +50,14 @@ pub enum FileError {
     /// Not a safetensors file.
     #[error("not a graph file: {0}")]
     Form(SafeTensorError),
+    /// A graph file without its end.
+    #[error("the graph file is not whole: {what}, the file has {len} bytes; write it again or copy it again")]
+    Cut {
+        /// What there should be.
+        what: String,
+        /// Bytes of it.
+        len: usize,
+    },
     /// A safetensors file that holds no graph.
     #[error("not a graph file: its metadata has no entry {0:?}")]
     NoEntry(&'static str),
@@ -279,8 +290,20 @@ pub fn load(path: &Path, ops: Lookup) -> Result<Graph, FileError> {
 /// # Errors
 /// See [`FileError`].
 pub fn from_bytes(bytes: &[u8], ops: Lookup) -> Result<Graph, FileError> {
+    if let Some((length, _)) = bytes.split_first_chunk::<8>().filter(|_| is_graph_file(bytes)) {
+        let header = u64::from_le_bytes(*length);
+        if bytes.len() as u64 - 8 < header {
+            let what = format!("its header alone takes {} bytes", header + 8);
+            return Err(FileError::Cut { what, len: bytes.len() });
+        }
+    }
     // The header's length is checked against the bytes, and that the tensors cover the rest exactly.
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(FileError::Form)?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| match e {
+        SafeTensorError::MetadataIncompleteBuffer => {
+            FileError::Cut { what: "its tensors end elsewhere".to_owned(), len: bytes.len() }
+        }
+        e => FileError::Form(e),
+    })?;
     let tensors = SafeTensors::deserialize(bytes).map_err(FileError::Form)?;
     let entries: BTreeMap<String, String> = metadata.metadata().clone().into_iter().flatten().collect();
     let entry = |name: &'static str| entries.get(name).ok_or(FileError::NoEntry(name));
@@ -354,11 +377,11 @@ fn tensor(dtype: DType, found: Dtype, shape: &[usize], bytes: &[u8]) -> Result<T
     t.ok_or_else(|| format!("{shape:?} {dtype} does not fit its bytes"))
 }
 
-/// Whether a file that starts with these bytes, and is this long, can be a graph file.
-pub fn is_graph_file(head: &[u8], len: u64) -> bool {
+/// Whether a file that starts with these bytes is meant to be a graph file, whole or not: no ONNX model has the length of
+/// such a header and a brace behind it.
+pub fn is_graph_file(head: &[u8]) -> bool {
     let Some((length, rest)) = head.split_first_chunk::<8>() else { return false };
-    let header = u64::from_le_bytes(*length);
-    rest.first() == Some(&b'{') && header.checked_add(8).is_some_and(|end| end <= len)
+    rest.first() == Some(&b'{') && u64::from_le_bytes(*length) < MOST_HEADER
 }
 
 /// A file's bytes without reading all of it at once.

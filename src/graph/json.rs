@@ -72,6 +72,9 @@ pub enum JsonError {
         /// Its value.
         value: String,
     },
+    /// Nothing would ever be computed.
+    #[error("the graph has no outputs: import or convert the model again")]
+    NoOutputs,
     /// The graph breaks a rule.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -303,7 +306,16 @@ pub(super) fn read(
     }
     let nodes = g.nodes.into_iter().map(|n| node(n, &values, ops)).collect::<Result<_, _>>()?;
     let ids = |v: Vec<u32>| v.into_iter().map(ValueId).collect();
-    Ok(Graph::from_parts(g.name, stage, target, values, nodes, ids(g.inputs), ids(g.outputs))?)
+    let graph = Graph::from_parts(g.name, stage, target, values, nodes, ids(g.inputs), ids(g.outputs))?;
+    if graph.outputs.is_empty() {
+        return Err(JsonError::NoOutputs);
+    }
+    for node in graph.nodes() {
+        let inputs: Vec<&Value> = node.inputs.iter().map(|v| graph.value(*v)).collect();
+        let checked = node.op.check_constants(&inputs);
+        checked.map_err(|error| JsonError::Op { place: node.label(), error })?;
+    }
+    Ok(graph)
 }
 
 fn node(n: NodeJson, values: &[Value], ops: Lookup) -> Result<Node, JsonError> {

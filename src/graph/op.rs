@@ -1,5 +1,6 @@
 //! The one definition of an operator, which import, verification, both executors, printing and tests consume.
 
+use super::Value;
 use super::attrs::{Attrs, Reader};
 use super::codes::{CodeOutput, CodeParams};
 use super::lower::{Io, Kernel, Layouts, Lowering};
@@ -44,6 +45,15 @@ pub trait Op: Debug + Send + Sync {
     /// An output that keeps a symbolic axis must keep frames apart: where a frame's elements would depend on other
     /// frames, or on its place among them, refuse with [`OpError::SymbolicDim`]. Runs are split over the batch.
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError>;
+
+    /// Whether what it says of its inputs holds of those that are constant. Asked once, when a graph comes from a file:
+    /// executors rely on it.
+    ///
+    /// # Errors
+    /// What does not hold.
+    fn check_constants(&self, _inputs: &[&Value]) -> Result<(), OpError> {
+        Ok(())
+    }
 
     /// The meaning, on the CPU. Inputs have types that `infer` accepted. Each output element's float
     /// reduction order depends on attributes and shapes other than the batch only.
@@ -191,6 +201,15 @@ pub enum QuantRule<'a> {
 }
 
 impl QuantRule<'_> {
+    /// The axis of the weights of a product that its sums do not run over. A vector has none: a product with it is summed
+    /// over its one axis.
+    pub fn channel_axis(&self, rank: usize) -> Option<usize> {
+        match self {
+            QuantRule::Gemm { channel_axis } if rank > 1 => super::attrs::normalize_axis(*channel_axis, rank),
+            _ => None,
+        }
+    }
+
     /// Whether it computes with integers on codes with parameters of their own.
     pub fn computes(&self) -> bool {
         matches!(self, QuantRule::Gemm { .. } | QuantRule::Compute | QuantRule::Mean)

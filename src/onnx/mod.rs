@@ -73,6 +73,9 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError
         return Err(ImportError::Safetensors);
     }
     let len = opened.metadata().map_err(io)?.len();
+    if len == 0 {
+        return Err(ImportError::Empty);
+    }
     if len > MAX_BYTES {
         let what =
             format!("{len} bytes; an ONNX file has at most {MAX_BYTES}, larger weights are external data");
@@ -118,9 +121,8 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 fn is_graph(opened: &mut File) -> std::io::Result<bool> {
     let mut head = Vec::new();
-    let len = opened.metadata()?.len();
     opened.take(9).read_to_end(&mut head)?;
-    Ok(file::is_graph_file(&head, len))
+    Ok(file::is_graph_file(&head))
 }
 
 /// Reads a model file of either form, told apart by its content: ONNX is imported, a graph file is read as it is.
@@ -130,7 +132,11 @@ fn is_graph(opened: &mut File) -> std::io::Result<bool> {
 pub fn load_model(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let io = |error| ImportError::Io { path: path.to_owned(), error };
     if !is_graph_file(path).map_err(io)? {
-        return import(path, options);
+        let onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+        return import(path, options).map_err(|e| match e {
+            ImportError::Decode(what) if !onnx => ImportError::Neither(what),
+            e => e,
+        });
     }
     let first = options.inputs.first().map(|n| ("--inputs", n));
     let first = first.or(options.outputs.first().map(|n| ("--outputs", n)));

@@ -27,6 +27,14 @@ pub enum ImportError {
     /// The bytes are not an ONNX model.
     #[error("not an ONNX model: {0}")]
     Decode(String),
+    /// No bytes at all.
+    #[error("is empty: it has 0 bytes; write it again or copy it again")]
+    Empty,
+    /// Neither ONNX nor a graph file, and not named like either.
+    #[error(
+        "neither a graph file, whose header it lacks, nor an ONNX model: {0}; it may be damaged or cut off"
+    )]
+    Neither(String),
     /// A version of the default operator set that is not read.
     #[error("operator set {found} of the default domain; supported: {MIN_OPSET} to {MAX_OPSET}")]
     Opset {

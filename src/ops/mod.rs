@@ -56,6 +56,7 @@ mod r#where;
 
 pub use fake_quant::{fake_quant, fake_quantize};
 pub use identity::new as identity;
+pub use integer::bound::{Bias, bound, bound_of};
 pub use integer::integer;
 pub use integer::quantize::{dequantize, quantize};
 pub use integer::table::{TableError, Tabled, has_table, table, table_error, undefined};

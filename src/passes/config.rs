@@ -157,6 +157,8 @@ pub struct Rule {
     pub float: bool,
     /// Whether its quantizers keep the parameters they have.
     pub frozen: bool,
+    /// Whether a concatenation, or a constant operand, is quantized in parts of their own scales.
+    pub split: bool,
 }
 
 impl Rule {
@@ -273,10 +275,11 @@ impl QuantConfig {
                 || rule.range.is_some()
                 || rule.scale.is_some()
                 || rule.float
-                || rule.frozen;
+                || rule.frozen
+                || rule.split;
             if !sets {
                 return fail(
-                    "sets nothing: activation, weight, input, observer, range, scale, float or frozen",
+                    "sets nothing: activation, weight, input, observer, range, scale, float, frozen or split",
                 );
             }
         }

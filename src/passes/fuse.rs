@@ -4,7 +4,7 @@
 //! *Folding*: W' = W * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta.
 
 use super::PassError;
-use crate::graph::{AttrValue, Graph, Node, NodeId, Op, QuantRule, ValueId};
+use crate::graph::{AttrValue, Graph, Node, NodeId, QuantRule, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -173,17 +173,7 @@ impl Folding {
 
 /// The axis of constant weights along which output channels lie.
 pub(crate) fn channel_axis(node: &Node, rank: usize) -> Option<usize> {
-    channel_axis_of(node.op.as_ref(), rank)
-}
-
-/// The same of an operator. A vector has none: a product with it is summed over its one axis.
-pub(crate) fn channel_axis_of(op: &dyn Op, rank: usize) -> Option<usize> {
-    match op.quant_rule() {
-        QuantRule::Gemm { channel_axis } if rank > 1 => {
-            crate::graph::attrs::normalize_axis(channel_axis, rank)
-        }
-        _ => None,
-    }
+    node.op.quant_rule().channel_axis(rank)
 }
 
 /// The groups of a graph.
@@ -251,7 +241,7 @@ pub fn groups(graph: &Graph) -> Groups {
 }
 
 /// Whether an addition adds a constant to each channel of the last axis: the bias of a matrix product.
-fn is_bias(graph: &Graph, add: &Node, v: ValueId) -> bool {
+pub(super) fn is_bias(graph: &Graph, add: &Node, v: ValueId) -> bool {
     let ty = &graph.value(v).ty;
     let other = add.inputs.iter().find(|i| **i != v).map(|i| graph.value(*i));
     named(add, "Add")

@@ -12,6 +12,7 @@ pub mod internals;
 pub mod prepare;
 pub mod recognise;
 mod rules;
+mod split;
 
 use crate::graph::{GraphError, OpError};
 

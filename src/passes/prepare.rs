@@ -5,8 +5,8 @@
 //! has none. An operator without an integer form is a float island between quantizers. With high-precision outputs
 //! everything behind the last products is a float tail.
 //!
-//! What lies inside attention - scores and probabilities - has codes of 16 bits unless a rule says otherwise, and so have
-//! the tensors inside composite operators (see [`super::internals`]).
+//! What lies inside attention - scores and probabilities - has codes of 16 bits where the target has these, unless a rule
+//! says otherwise, and so have the tensors inside composite operators (see [`super::internals`]).
 
 mod insert;
 
@@ -17,6 +17,7 @@ use super::fuse::{self, Groups, Unfused, channel_axis};
 use super::internals::{self, Composite};
 use super::recognise::{self, Attention, recognise};
 use super::rules::{Rules, Target};
+use super::split::split;
 use crate::graph::{Graph, NodeId, QuantRule, Stage, ValueId};
 use crate::ops::fake_quant;
 use crate::quant::{Profile, Role, State};
@@ -68,27 +69,34 @@ pub fn calibration_graph(graph: Graph) -> Result<Graph, PassError> {
 /// # Errors
 /// Rules that match nothing or ask for what cannot be.
 pub fn prepare(graph: &Graph, config: &QuantConfig) -> Result<Prepared, PassError> {
-    placed(graph, config, graph)
+    placed(graph, config, graph, &HashSet::new())
 }
 
-/// Both, for a model as it was read: [`calibration_graph`], and what [`prepare`] makes of it. Rules about nodes that are
+/// Both, for a model as it was read: [`calibration_graph`], taken apart where a rule says `split`, and what [`prepare`]
+/// makes of it. Rules about nodes that are
 /// not in that graph any more are told what became of them.
 ///
 /// # Errors
 /// As for the two.
 pub fn prepare_model(model: &Graph, config: &QuantConfig) -> Result<(Graph, Prepared), PassError> {
-    let graph = calibration_graph(model.clone())?;
-    let prepared = placed(&graph, config, model)?;
+    let (graph, sums) = split(calibration_graph(model.clone())?, config, model)?;
+    let prepared = placed(&graph, config, model, &sums)?;
     Ok((graph, prepared))
 }
 
-fn placed(graph: &Graph, config: &QuantConfig, model: &Graph) -> Result<Prepared, PassError> {
+fn placed(
+    graph: &Graph,
+    config: &QuantConfig,
+    model: &Graph,
+    sums: &HashSet<NodeId>,
+) -> Result<Prepared, PassError> {
     if graph.stage != Stage::Float {
         return Err(PassError::Stage { got: graph.stage.name(), wanted: Stage::Float.name() });
     }
     let profile = config.profile().map_err(|e| PassError::Profile { message: e.to_string() })?;
     let groups = fuse::groups(graph);
     let mut p = Placement::new(graph, config, &groups, model, &profile)?;
+    p.heads.extend((0..graph.nodes().len()).filter(|i| sums.contains(&graph.nodes()[*i].id)));
     p.place();
     let forced = p.forced();
     let mut composites = p.attentions();
@@ -184,9 +192,11 @@ struct Placement<'a> {
     attention: Vec<Attention>,
     /// Nodes that run in float: islands and the tail.
     float: Vec<bool>,
-    /// The last concatenations of what products give: their codes have 16 bits, where the target has these.
+    /// The last concatenations and means of what products give, and the additions that join a product again: what they take
+    /// has 16 bits, where the target has these.
     heads: HashSet<usize>,
-    wide_heads: bool,
+    /// Whether the target has activations of 16 bits.
+    wide: bool,
     /// Quantizers to be.
     wanted: BTreeMap<Key, Wanted>,
     /// Which quantizer an input of a node takes.
@@ -240,7 +250,7 @@ impl<'a> Placement<'a> {
             attention: recognise::attention(graph),
             float: Vec::new(),
             heads: HashSet::new(),
-            wide_heads: profile.activations.contains(&DType::I16),
+            wide: profile.activations.contains(&DType::I16),
             wanted: BTreeMap::new(),
             uses: Vec::new(),
             queue: Vec::new(),
@@ -279,7 +289,8 @@ impl<'a> Placement<'a> {
             let asked = self.rules.activation(Target::Node(i)).is_some_and(|r| r.activation.is_some());
             let before = node.outputs.iter().any(|v| before_sums.contains(v));
             if before || asked || sums.contains(&i) {
-                if !before && is_head(self.graph, i) && !self.float[i] {
+                let last = is_head(self.graph, i) || matches!(node.op.quant_rule(), QuantRule::Mean);
+                if !before && last && !self.float[i] {
                     self.heads.insert(i);
                 }
                 before_sums.extend(&node.inputs);
@@ -326,7 +337,8 @@ impl<'a> Placement<'a> {
         while let Some(i) = self.queue.pop() {
             self.consume(i);
         }
-        for i in self.heads.clone() {
+        // A mean gives numbers of its sums; a concatenation has only codes to give.
+        for i in self.heads.clone().into_iter().filter(|i| is_head(self.graph, *i)) {
             let v = self.graph.nodes()[i].outputs[0];
             let asked = self.rules.activation(Target::Node(i)).and_then(|r| r.activation);
             let dtype = asked.map_or_else(|| self.default_dtype(i, Role::Output), |c| c.0);
@@ -453,8 +465,9 @@ impl<'a> Placement<'a> {
 
     fn default_dtype(&self, consumer: usize, role: Role) -> DType {
         match self.config.preset {
-            _ if matches!(role, Role::Grid | Role::Tap) => DType::I16,
-            _ if self.wide_heads && self.heads.contains(&consumer) => DType::I16,
+            _ if self.wide && (matches!(role, Role::Grid | Role::Tap) || self.heads.contains(&consumer)) => {
+                DType::I16
+            }
             Preset::Default | Preset::AllI8 => DType::I8,
             Preset::AllI16 => DType::I16,
             Preset::GemmI8 if matches!(self.rule_of(consumer), QuantRule::Gemm { .. }) => DType::I8,

@@ -31,10 +31,9 @@ impl<'c> Rules<'c> {
         let mut out = Rules::default();
         for (i, rule) in config.rule.iter().enumerate() {
             let found = targets(graph, rule, i + 1)?;
-            if found.is_empty() {
-                let near = near(graph, model, rule);
-                let fused = taken_in(graph, model, &targets(model, rule, i + 1)?);
-                return Err(PassError::Unmatched { index: i + 1, rule: rule.selector(), fused, near });
+            // What was taken apart may have no node of its name left.
+            if found.is_empty() && !rule.split {
+                return Err(unmatched(graph, model, rule, i + 1)?);
             }
             for (target, kind) in found {
                 out.first.entry(target).or_insert((rule, kind));
@@ -58,7 +57,19 @@ impl<'c> Rules<'c> {
     }
 }
 
-fn targets(graph: &Graph, rule: &Rule, index: usize) -> Result<Vec<(Target, Kind)>, PassError> {
+/// What there is to say of a rule that matches nothing.
+pub(super) fn unmatched(
+    graph: &Graph,
+    model: &Graph,
+    rule: &Rule,
+    index: usize,
+) -> Result<PassError, PassError> {
+    let near = near(graph, model, rule);
+    let fused = taken_in(graph, model, &targets(model, rule, index)?);
+    Ok(PassError::Unmatched { index, rule: rule.selector(), fused, near })
+}
+
+pub(super) fn targets(graph: &Graph, rule: &Rule, index: usize) -> Result<Vec<(Target, Kind)>, PassError> {
     let bad = |message: String| PassError::Rule { index, message };
     if let Some(path) = &rule.sensitivity {
         return from_table(graph, rule, path).map_err(bad);

@@ -276,6 +276,21 @@ impl Profile {
         self.ops.get(op).map_or(self.default, |e| e.over(self.default))
     }
 
+    /// Whether both compute alike and take the same types, whatever they are called and however they are written.
+    pub fn same_arithmetic(&self, other: &Profile) -> bool {
+        let plain = |p: &Profile| {
+            let ops: BTreeMap<String, Arithmetic> = p
+                .ops
+                .keys()
+                .map(|op| (op.clone(), p.arithmetic(op)))
+                .filter(|(_, a)| *a != p.default)
+                .collect();
+            let types = (p.weights.clone(), p.activations.clone());
+            (p.rounding, p.division, p.narrow_weights, types, p.default, ops)
+        };
+        plain(self) == plain(other)
+    }
+
     /// Whether scales must be powers of two, as some operator is requantized by shifts.
     pub fn shifts(&self) -> bool {
         let each = self.ops.values().map(|e| e.over(self.default)).chain([self.default]);

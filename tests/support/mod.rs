@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod artefacts;
 pub mod binary;
 pub mod onnx;
 pub mod python;

@@ -51,6 +51,8 @@ impl Message {
 
 /// ONNX type numbers.
 pub const F32: i64 = 1;
+pub const U8: i64 = 2;
+pub const I8: i64 = 3;
 pub const I32: i64 = 6;
 pub const I64: i64 = 7;
 pub const STRING: i64 = 8;

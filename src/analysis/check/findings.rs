@@ -214,7 +214,7 @@ impl Checker<'_> {
                 severity: if left < 1.0 { Severity::Error } else { Severity::Warning },
                 node: n.label(),
                 message: format!(
-                    "large numbers swallow small: {:?} reaches {:?}, {:?} only {:?}, which leaves it {left:.2} levels at {}; read by {readers}: raise it to i16 or scale its parts apart",
+                    "large numbers swallow small: {:?} reaches {:?}, {:?} only {:?}, which leaves it {left:.2} levels at {}; read by {readers}: raise it to i16 or quantize its parts apart (a rule with split = true)",
                     self.name(most.1),
                     most.0.absmax(),
                     self.name(least.1),
@@ -239,6 +239,36 @@ impl Checker<'_> {
             }
         }
         found.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Constant operands whose magnitudes lie too far apart for one scale.
+    pub(super) fn spread_constants(&self, out: &mut Vec<Finding>) {
+        for n in self.graph.nodes().iter().filter(|n| ["Add", "Sub", "Mul", "Div"].contains(&n.op.def().name))
+        {
+            for v in &n.inputs {
+                let Some(quantizer) = self.producers.get(v).map(|i| self.node(*i)) else { continue };
+                let Some(q) = quantizer.quantizer() else { continue };
+                let source = quantizer.inputs[0];
+                let constant = self.graph.value(source).constant.as_ref();
+                let Some(numbers) = constant.and_then(|c| c.as_f32()) else { continue };
+                let magnitudes = numbers.iter().map(|x| x.abs()).filter(|x| *x > 0.0);
+                let least = magnitudes.clone().fold(f32::INFINITY, f32::min);
+                let most = magnitudes.fold(0.0, f32::max);
+                let Ok(range) = Range::new(0.0, least.min(most)) else { continue };
+                let left = levels(q, range, most);
+                if most > 1024.0 * least && left <= 32.0 {
+                    out.push(Finding {
+                        rule: "spread-constant",
+                        severity: if left < 1.0 { Severity::Error } else { Severity::Warning },
+                        node: n.label(),
+                        message: format!(
+                            "one scale for magnitudes from {least:?} to {most:?} in {:?}, which leaves the least {left:.2} levels at {}: raise it to i16 or quantize it in parts (a rule with split = true)",
+                            self.name(source), q.spec.dtype
+                        ),
+                    });
+                }
+            }
+        }
     }
 
     /// Parts that are cut from a tensor and inherit a scale that is too coarse for them.

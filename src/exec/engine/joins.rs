@@ -4,22 +4,36 @@ use crate::exec::Frames;
 use crate::graph::attrs::AttrValue;
 use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::Dim;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// For each of these values the values, as indices into the list, whose frames one behind the other are its frames;
-/// `None` for one that has to be looked at. Those that are named have to be.
-pub(super) fn joins(graph: &Graph, values: &[ValueId], separable: bool) -> Vec<Option<Vec<usize>>> {
+/// none for one that has to be looked at. Those that are named have to be.
+pub(super) fn joins(graph: &Graph, values: &[ValueId], separable: bool) -> Vec<Vec<usize>> {
     let index: HashMap<ValueId, usize> = values.iter().enumerate().map(|(i, v)| (*v, i)).collect();
-    let mut out: Vec<Option<Vec<usize>>> = vec![None; values.len()];
+    let mut out: Vec<Vec<usize>> = vec![Vec::new(); values.len()];
     for node in graph.nodes().iter().filter(|n| joins_channels(graph, n, separable)) {
         let Some(i) = index.get(&node.outputs[0]) else { continue };
         let parts = node.inputs.iter().map(|v| {
             let part = *index.get(v)?;
-            Some(out[part].clone().unwrap_or_else(|| vec![part]))
+            Some(if out[part].is_empty() { vec![part] } else { out[part].clone() })
         });
-        out[*i] = parts.collect::<Option<Vec<_>>>().map(|p| p.concat());
+        out[*i] = parts.collect::<Option<Vec<_>>>().unwrap_or_default().concat();
     }
     out
+}
+
+/// Leaves of these joins those with parts that no other names, nor the same one twice: a device keeps the statistics of a
+/// value's runs at one place.
+pub(super) fn once(joins: &mut [Vec<usize>]) {
+    let mut taken = HashSet::new();
+    for parts in joins {
+        let own: HashSet<usize> = parts.iter().copied().collect();
+        if own.len() < parts.len() || !own.is_disjoint(&taken) {
+            parts.clear();
+        } else {
+            taken.extend(own);
+        }
+    }
 }
 
 /// Whether a node puts the channels of whole frames one behind the other.
@@ -61,12 +75,15 @@ output v6
         let graph = parse(text, crate::ops::by_name, &BTreeMap::default()).unwrap_or_else(|e| panic!("{e}"));
         let of =
             |values: &[u32]| joins(&graph, &values.iter().map(|v| ValueId(*v)).collect::<Vec<_>>(), true);
-        let mut want = vec![None; 7];
-        (want[2], want[3]) = (Some(vec![0, 1]), Some(vec![0, 1, 0]));
+        let mut want = vec![vec![]; 7];
+        (want[2], want[3]) = (vec![0, 1], vec![0, 1, 0]);
         assert_eq!(of(&[0, 1, 2, 3, 4, 5, 6]), want);
         // In any order of the list; what joins a value that nobody watches is looked at.
-        assert_eq!(of(&[3, 1, 0, 2]), [Some(vec![2, 1, 2]), None, None, Some(vec![2, 1])]);
-        assert_eq!(of(&[3, 1, 0]), [None, None, None]);
-        assert_eq!(of(&[3, 2, 0]), [Some(vec![1, 2]), None, None]);
+        assert_eq!(of(&[3, 1, 0, 2]), [vec![2, 1, 2], vec![], vec![], vec![2, 1]]);
+        assert_eq!(of(&[3, 1, 0]), [const { Vec::<usize>::new() }; 3]);
+        assert_eq!(of(&[3, 2, 0]), [vec![1, 2], vec![], vec![]]);
+        let mut all = of(&[0, 1, 2, 3, 4]);
+        once(&mut all);
+        assert_eq!(all, [vec![], vec![], vec![0, 1], vec![], vec![]]);
     }
 }

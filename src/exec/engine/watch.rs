@@ -1,6 +1,6 @@
 //! Statistics of values over any number of runs.
 
-use super::joins::joins;
+use super::joins::{joins, once};
 use super::{Backend, Engine, is_too_large, specialise};
 use crate::exec::observe::{Observed, Watch};
 use crate::exec::{ExecError, Purpose, batch_of};
@@ -12,9 +12,8 @@ use crate::tensor::{DType, Tensor};
 #[derive(Debug)]
 pub(super) struct Watching {
     values: Vec<ValueId>,
-    /// For each value those whose statistics its own follow from (see [`joins`]), on the CPU: memory that was written a
-    /// moment ago is read once less. A device looks at every value.
-    joins: Vec<Option<Vec<usize>>>,
+    /// For each value those whose statistics its own follow from (see [`joins`]).
+    joins: Vec<Vec<usize>>,
     summaries: Vec<Summary>,
 }
 
@@ -40,13 +39,11 @@ impl Engine {
             return Err(ExecError::Unwatchable { name, what: "listed twice".to_owned() });
         }
         self.chosen.remove(&Purpose::Watch);
-        let joins = match &self.backend {
-            Backend::Gpu(gpu) => {
-                gpu.watch(&values, self.separable)?;
-                vec![None; values.len()]
-            }
-            Backend::Cpu(_) => joins(&self.graph, &values, self.separable),
-        };
+        let mut joins = joins(&self.graph, &values, self.separable);
+        if let Backend::Gpu(gpu) = &self.backend {
+            once(&mut joins);
+            gpu.watch(&values, &joins, self.separable)?;
+        }
         let summaries = vec![Summary::new(); values.len()];
         self.watching = (!values.is_empty()).then_some(Watching { values, joins, summaries });
         Ok(())
@@ -74,7 +71,9 @@ impl Engine {
             gpu.drain(&mut watching.summaries)?;
         }
         for (i, parts) in watching.joins.iter().enumerate() {
-            let Some(parts) = parts else { continue };
+            if parts.is_empty() {
+                continue;
+            }
             let mut joined = std::mem::take(&mut watching.summaries[i]);
             joined.join_histograms(parts.iter().map(|p| &watching.summaries[*p]));
             watching.summaries[i] = joined;
@@ -122,17 +121,17 @@ impl Engine {
             Backend::Gpu(gpu) => return gpu.observe(inputs, &mut watching.summaries),
             Backend::Cpu(known) => known,
         };
-        let watches = Watch::all(&self.graph, &watching.values, batch, self.separable)?;
+        let watches = Watch::all(&self.graph, &watching.values, &watching.joins, batch, self.separable)?;
         let mut frames = vec![Vec::new(); watches.len()];
         let mut shown: Vec<Shown> = watches.iter().map(|_| Shown::default()).collect();
         let arena_bytes = specialise(&self.graph, known, batch)?.watch(inputs, &mut |v, x| {
             let Some(i) = watches.iter().position(|w| w.value == v) else { return };
-            frames[i] = match &watching.joins[i] {
-                Some(parts) => Shown::joined(&parts.iter().map(|p| &shown[*p]).collect::<Vec<_>>()),
-                None => {
-                    shown[i] = watches[i].frames.count(x, &mut watching.summaries[i]);
-                    shown[i].stats()
-                }
+            let Watch { frames: lie, parts, .. } = &watches[i];
+            frames[i] = if parts.is_empty() {
+                shown[i] = lie.count(x, &mut watching.summaries[i]);
+                shown[i].stats()
+            } else {
+                Shown::joined(&parts.iter().map(|p| &shown[*p]).collect::<Vec<_>>())
             };
             frames[i].iter().for_each(|s| watching.summaries[i].add_frame(s));
         })?;
@@ -145,18 +144,19 @@ impl Watch {
     pub(in crate::exec) fn all(
         graph: &Graph,
         values: &[ValueId],
+        joins: &[Vec<usize>],
         batch: usize,
         separable: bool,
     ) -> Result<Vec<Watch>, ExecError> {
-        let of = |v: &ValueId| {
+        let of = |(v, parts): (&ValueId, &Vec<usize>)| {
             let value = graph.value(*v);
             let frames = super::super::Frames::of(&value.ty, batch, separable);
             let frames = frames.ok_or_else(|| crate::graph::GraphError::TooLarge {
                 value: value.name.clone(),
                 ty: value.ty.to_string(),
             })?;
-            Ok(Watch { value: *v, frames })
+            Ok(Watch { value: *v, frames, parts: parts.clone() })
         };
-        values.iter().map(of).collect()
+        values.iter().zip(joins).map(of).collect()
     }
 }

@@ -16,6 +16,7 @@ const DRAIN_AT: u64 = u32::MAX as u64;
 #[derive(Debug)]
 pub(super) struct Watching {
     pub values: Vec<ValueId>,
+    joins: Vec<Vec<usize>>,
     separable: bool,
     /// A histogram for each value.
     pub histograms: Buffer,
@@ -28,11 +29,17 @@ pub(super) struct Watching {
 }
 
 impl GpuExecutor {
-    /// Observes these values from now on; those observed before are forgotten. `separable`: see [`super::super::Frames::of`].
+    /// Observes these values from now on; those observed before are forgotten. `joins`: see
+    /// [`Watch::parts`]. `separable`: see [`super::super::Frames::of`].
     ///
     /// # Errors
     /// Memory that the device does not have.
-    pub(in super::super) fn watch(&self, values: &[ValueId], separable: bool) -> Result<(), ExecError> {
+    pub(in super::super) fn watch(
+        &self,
+        values: &[ValueId],
+        joins: &[Vec<usize>],
+        separable: bool,
+    ) -> Result<(), ExecError> {
         lock(&self.plans).retain(|(key, _)| key.1 != Purpose::Watch);
         let mut watching = lock(&self.watching);
         *watching = None;
@@ -49,6 +56,7 @@ impl GpuExecutor {
         clear(&self.gpu, &histograms)?;
         *watching = Some(Watching {
             values: values.to_vec(),
+            joins: joins.to_vec(),
             separable,
             histograms,
             readback: self.gpu.readback_buffer("readback of histograms", bytes)?,
@@ -76,7 +84,7 @@ impl GpuExecutor {
     pub(super) fn watches(&self, batch: usize) -> Result<Vec<Watch>, ExecError> {
         let watching = lock(&self.watching);
         let watching = watching.as_ref().ok_or(ExecError::NotWatching)?;
-        Watch::all(&self.graph, &watching.values, batch, watching.separable)
+        Watch::all(&self.graph, &watching.values, &watching.joins, batch, watching.separable)
     }
 
     /// Takes the memory that observing at a batch needs.
@@ -185,7 +193,7 @@ mod tests {
         let x = g.add_input("x", TensorType::new(DType::F32, [Dim::Batch(1), Dim::Fixed(100)]));
         g.outputs = vec![x];
         let executor = GpuExecutor::new(gpu, &g);
-        executor.watch(&[x], true).unwrap();
+        executor.watch(&[x], &[vec![]], true).unwrap();
         executor.drain_at(500);
         let mut rng = Rng::new(1);
         let (mut got, mut want) = (vec![Summary::new()], Summary::new());

@@ -61,6 +61,10 @@ pub(super) struct Builder<'a> {
     absorbed: HashSet<usize>,
     /// Steps so far; the time of an upload or dispatch.
     now: usize,
+    /// For each watched value the one among whose runs its own lie, and how many of a frame come before them.
+    slots: Vec<(usize, usize)>,
+    /// Objects of these runs.
+    runs: HashMap<usize, usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -77,6 +81,8 @@ impl<'a> Builder<'a> {
             tails,
             absorbed: HashSet::new(),
             now: 0,
+            slots: Vec::new(),
+            runs: HashMap::new(),
         }
     }
 

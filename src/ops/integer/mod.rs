@@ -3,6 +3,7 @@
 //!
 //! *Shapes*: those of the operator, and one addend of the output's shape where it has one.
 
+pub(super) mod bound;
 pub(super) mod bytes;
 pub(super) mod dense;
 pub(super) mod device;
@@ -23,7 +24,7 @@ use super::{binary, conv, identity, pool, product, reduce};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::{
-    AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source,
+    AttrValue, Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch, Source, Value,
 };
 use crate::quant::{Accumulator, Arithmetic, Division, QParams, Requantize, Rounding};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
@@ -293,6 +294,10 @@ impl Op for Integer {
 
     fn codes(&self) -> Option<CodeOutput> {
         Some(self.params.output.clone())
+    }
+
+    fn check_constants(&self, inputs: &[&Value]) -> Result<(), OpError> {
+        bound::check(self.op.as_ref(), &self.params, inputs)
     }
 
     fn integer_of(&self) -> Option<(&Arc<dyn Op>, &CodeParams)> {

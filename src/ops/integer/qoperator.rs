@@ -1,6 +1,7 @@
 //! ONNX's operators on codes, its own and those of ONNX Runtime, read as operators of ours with the arithmetic of ONNX
 //! Runtime. Scales and zero points are inputs there and must be constants.
 
+use super::bound::{Bias, bound, in_32_bits};
 use super::integer;
 use crate::graph::attrs::{Input, Known, normalize_axis};
 use crate::graph::{Attrs, CodeOutput, CodeParams, Op, OpDef, OpError, Reader, Source};
@@ -240,72 +241,39 @@ fn product(
             return Err(OpError::shape(b, "that of one row", ty));
         }
     }
-    let bound = bound(r, name, inputs[1].codes.unwrap_or(1), &x, &w, given)?;
+    let weights = inputs[1].codes.unwrap_or(1);
     let mut of_inputs = vec![Some(x), Some(w)];
     of_inputs.extend(given.map(|_| None));
-    Ok(integer(
-        op,
-        CodeParams {
-            inputs: of_inputs,
-            output,
-            internals: Vec::new(),
-            addend: None,
-            bound,
-            arithmetic: arithmetic(name),
-        },
-    ))
+    let mut p = CodeParams {
+        inputs: of_inputs,
+        output,
+        internals: Vec::new(),
+        addend: None,
+        bound: 0,
+        arithmetic: arithmetic(name),
+    };
+    let (ty, codes) = (r.input(weights)?, known_codes(r, weights));
+    let of = |bias: Bias| bound(op.as_ref(), &p, ty, codes.as_deref(), bias);
+    let known = given.map(|b| known_codes(r, b));
+    let (known, all) = match &known {
+        None => (Bias::None, Bias::None),
+        Some(Some(b)) => (Bias::Known(b), Bias::Known(b)),
+        // What a bias comes to that is computed is not known: the products alone must fit.
+        Some(None) => (Bias::None, Bias::Computed),
+    };
+    // ONNX Runtime lets them wrap.
+    in_32_bits(of(known)?)?;
+    let bound = of(all)?;
+    p.bound = bound;
+    Ok(integer(op, p))
 }
 
-fn farthest(p: &QParams) -> u64 {
-    let (low, high) = p.codes();
-    p.zero_points().iter().map(|z| low.abs_diff(*z).max(high.abs_diff(*z))).max().unwrap_or(0).into()
-}
-
-/// What no sum exceeds: of |w| times the largest |x|, and the bias.
-fn bound(
-    r: &Reader,
-    name: &str,
-    weights: usize,
-    x: &QParams,
-    w: &QParams,
-    bias: Option<usize>,
-) -> Result<u64, OpError> {
-    let ty = r.input(weights)?;
-    let of = |i: usize| match r.known(i) {
-        Some(Known::Tensor(t)) => t.codes(),
-        Some(Known::Ints { values, .. }) => {
+/// The codes of an input that is constant.
+fn known_codes(r: &Reader, i: usize) -> Option<Vec<i32>> {
+    match r.known(i)? {
+        Known::Tensor(t) => t.codes(),
+        Known::Ints { values, .. } => {
             values.iter().map(|v| v.int().and_then(|v| i32::try_from(v).ok())).collect()
         }
-        None => None,
-    };
-    let most_bias: u64 = match bias {
-        None => 0,
-        Some(b) => of(b).map_or(1 << 31, |b| b.iter().map(|v| v.unsigned_abs()).max().unwrap_or(0).into()),
-    };
-    let dims: Vec<usize> = ty.shape.iter().map(|d| d.fixed().unwrap_or(1)).collect();
-    let products = match (name, dims.as_slice()) {
-        ("Conv", [_, kernel @ ..]) => kernel.iter().product(),
-        ("Gemm", [rows, columns]) => {
-            if w.axis() == Some(0) {
-                *columns
-            } else {
-                *rows.max(columns)
-            }
-        }
-        (_, [.., k, _] | [k]) => *k,
-        _ => 1,
-    };
-    let most = match of(weights).zip(w.axis()) {
-        Some((codes, axis)) => {
-            let inner: usize = dims[axis + 1..].iter().product();
-            let mut sums = vec![0u64; w.scales().len()];
-            for (i, code) in codes.iter().enumerate() {
-                let c = i / inner.max(1) % sums.len();
-                sums[c] += u64::from(code.abs_diff(w.zero_points()[c]));
-            }
-            sums.into_iter().max().unwrap_or(0)
-        }
-        None => (products as u64).saturating_mul(farthest(w)),
-    };
-    Ok(most.saturating_mul(farthest(x)).saturating_add(most_bias))
+    }
 }

@@ -15,13 +15,13 @@ mod tables;
 use super::export::export;
 use super::{PassError, from_qdq};
 use crate::graph::{
-    AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, ValueId,
+    AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, Value,
+    ValueId,
 };
-use crate::ops::{dequantize, has_table, identity, integer, quantize, undefined};
-use crate::quant::{Arithmetic, Profile, QParams, Role};
+use crate::ops::{bound_of, dequantize, has_table, identity, integer, quantize, undefined};
+use crate::quant::{Profile, QParams, Role};
 use crate::tensor::DType;
 use border::{with_quantizers, with_taps};
-use bound::taken_away;
 use constants::{constant_codes, numbers_of};
 use group::{Chain, End, chain};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -142,14 +142,9 @@ pub fn as_profile(mut graph: Graph, profile: &Profile) -> Result<Graph, PassErro
     for i in 0..graph.nodes().len() {
         let node = &graph.nodes()[i];
         let Some((op, params)) = node.op.integer_of() else { continue };
-        let (before, arithmetic) = (params.arithmetic, profile.arithmetic(op.def().name));
-        let mut params = CodeParams { arithmetic, ..params.clone() };
-        if matches!(op.quant_rule(), QuantRule::Gemm { .. }) {
-            let w = graph.value(node.inputs[1]);
-            let of = |a: Arithmetic| taken_away(a.accumulator, op.as_ref(), &w.ty, w.constant.as_ref());
-            let exact = params.bound.saturating_sub(of(before));
-            params.bound = exact.saturating_add(of(arithmetic));
-        }
+        let mut params = CodeParams { arithmetic: profile.arithmetic(op.def().name), ..params.clone() };
+        let inputs: Vec<&Value> = node.inputs.iter().map(|v| graph.value(*v)).collect();
+        params.bound = bound_of(op.as_ref(), &params, &inputs).map_err(|error| refused(node, error))?;
         let op = integer(Arc::clone(op), params);
         graph.set_op(i, op);
     }
@@ -174,6 +169,15 @@ fn target(graph: &Graph, options: &ConvertOptions) -> Result<Profile, PassError>
     if let Some(op) = profile.named_ops().find(|op| crate::ops::by_name(op).is_none()) {
         return fail(format!("profile {}: op.{op}: there is no such operator", profile.name));
     }
+    check_types(graph, &profile)?;
+    Ok(profile)
+}
+
+/// Whether a target has the types of all quantizers of a graph.
+///
+/// # Errors
+/// The first quantizer of another type.
+pub fn check_types(graph: &Graph, profile: &Profile) -> Result<(), PassError> {
     for node in graph.nodes() {
         let Some(q) = node.quantizer().filter(|q| q.spec.owner.is_none()) else { continue };
         let allowed = match q.spec.role {
@@ -183,16 +187,17 @@ fn target(graph: &Graph, options: &ConvertOptions) -> Result<Profile, PassError>
         };
         if !allowed.contains(&q.spec.dtype) {
             let names: Vec<&str> = allowed.iter().map(|d| d.name()).collect();
-            return fail(format!(
+            let message = format!(
                 "{}: {} codes; target {} has {}",
                 node.name,
                 q.spec.dtype,
                 profile.name,
                 names.join(", ")
-            ));
+            );
+            return Err(PassError::Profile { message });
         }
     }
-    Ok(profile)
+    Ok(())
 }
 
 /// A value of the old graph as codes: the value of the new one, and what they stand for.

@@ -1,12 +1,12 @@
 //! Values that are observed as soon as they are there.
 
-use super::super::super::observe::HISTOGRAM_BYTES;
+use super::super::super::observe::{HISTOGRAM_BYTES, Slot};
 use super::super::super::{ExecError, Watch};
 use super::super::{Memory, Span};
 use super::{Builder, Home, padded};
 use crate::gpu::Limits;
 use crate::graph::ValueId;
-use crate::graph::lower::{Layout, Operand, View};
+use crate::graph::lower::{Dispatch, Layout, Operand, View};
 
 /// Where the histogram of watched value `i` lies.
 pub(in super::super) fn histogram(i: usize, limits: &Limits) -> Span {
@@ -26,7 +26,31 @@ impl Builder<'_> {
             end = self.limits.align_storage(end + bytes);
         }
         self.plan.result_bytes = end;
+        self.slots = (0..watched.len()).map(|i| (i, 0)).collect();
+        for (whole, w) in watched.iter().enumerate() {
+            let mut first = 0;
+            for part in &w.parts {
+                self.slots[*part] = (whole, first);
+                first += watched[*part].frames.runs();
+            }
+        }
         Ok(())
+    }
+
+    /// Where the statistics of the runs of watched value `i` lie, and in which object.
+    fn slot(&mut self, i: usize) -> Result<(Slot, usize), ExecError> {
+        let (whole, first) = self.slots[i];
+        let w = self.plan.watched[whole].0.clone();
+        let object = match self.runs.get(&whole) {
+            Some(object) => *object,
+            None => {
+                let name = format!("runs of {}", self.graph.value(w.value).name);
+                let object = self.object(&name, w.frames.scratch_bytes(), self.now)?;
+                self.runs.insert(whole, object);
+                object
+            }
+        };
+        Ok((Slot { first, runs: w.frames.runs() }, object))
     }
 
     /// Observes those of these values that are to be observed.
@@ -41,8 +65,15 @@ impl Builder<'_> {
     }
 
     fn watch_one(&mut self, i: usize, v: ValueId) -> Result<(), ExecError> {
-        let frames = self.plan.watched[i].0.frames.clone();
+        let Watch { frames, parts, .. } = self.plan.watched[i].0.clone();
+        if frames.runs() == 0 {
+            return Ok(());
+        }
+        let (slot, scratch) = self.slot(i)?;
         let name = self.graph.value(v).name.clone();
+        if !parts.is_empty() {
+            return self.show(i, Home::Object(scratch), scratch, frames.sum_up(slot));
+        }
         let linear = self.view(v);
         let (mut view, mut home) = match self.on_device.get(&v).and_then(|l| l.first()) {
             Some(first) => first.clone(),
@@ -65,19 +96,20 @@ impl Builder<'_> {
             let shape = vec![frames.count, frames.elements];
             (view, home) = (View { shape, ..view }, Home::Object(o));
         }
-        let dispatches = frames.dispatches(&view);
-        if dispatches.is_empty() {
-            return Ok(());
-        }
-        let scratch = self.object(&format!("runs of {name}"), frames.scratch_bytes(), self.now)?;
-        for d in dispatches {
-            self.dispatch(format!("statistics of {name:?}"), d, |operand| match operand {
-                Operand::Input(_) => Some(home),
+        self.show(i, home, scratch, frames.look(&view, slot))?;
+        self.show(i, home, scratch, frames.sum_up(slot))
+    }
+
+    fn show(&mut self, i: usize, x: Home, scratch: usize, d: Option<Dispatch>) -> Result<(), ExecError> {
+        let name = &self.graph.value(self.plan.watched[i].0.value).name;
+        let label = format!("statistics of {name:?}");
+        d.map_or(Ok(()), |d| {
+            self.dispatch(label, d, |operand| match operand {
+                Operand::Input(_) => Some(x),
                 Operand::Output(0) => Some(Home::Histogram(i)),
                 Operand::Output(_) => Some(Home::Results(i)),
                 _ => Some(Home::Object(scratch)),
-            })?;
-        }
-        Ok(())
+            })
+        })
     }
 }

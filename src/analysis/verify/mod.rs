@@ -3,18 +3,30 @@
 //!
 //! What is compared, by name: tensors of codes; the f32 that operators on codes make of their sums; and of a fake-quant
 //! graph the codes of what its quantizers give. These must be equal. Codes behind a float island come from floats, which
-//! may differ between devices: both artefacts get those of the first one, or both those of the dump. Outputs that floats computed have a tolerance.
+//! may differ between devices: both artefacts get those of the first one, or both those of the dump. Outputs that floats
+//! computed have a tolerance. As equal codes of some frames prove nothing of others, what the artefacts say is compared,
+//! too: [`definitions`].
 
-use crate::data::dump::{DumpReader, Kind};
-use crate::data::{Batch, DataError};
+mod definitions;
+mod dump;
+mod islands;
+mod tensors;
+
+pub use definitions::{Definitions, Difference, definitions};
+pub use dump::Dump;
+pub use tensors::has_codes;
+
+use crate::data::Batch;
 use crate::error::Error;
-use crate::exec::{Engine, ExecError};
+use crate::exec::Engine;
 use crate::gpu::Device;
-use crate::graph::{CodeOutput, Graph, Stage, ValueId};
-use crate::quant::QParams;
-use crate::tensor::{DType, Tensor};
+use crate::graph::{Graph, ValueId};
+use crate::tensor::Tensor;
 use globset::GlobMatcher;
+use islands::{behind_islands, cut_at, with_own};
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use tensors::{Form, FrameAxis, Layer, Numbers, layers, numbers};
 
 /// What floats may differ by: `absolute + relative * |expected|`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +84,8 @@ pub struct Verified {
     pub injected: Vec<String>,
     /// Tensors of codes that only one of them has.
     pub unmatched: Vec<String>,
+    /// What the two say differently.
+    pub differences: Vec<Difference>,
     /// Frames that were compared.
     pub frames: usize,
     /// Dispatches of both.
@@ -86,93 +100,12 @@ impl Verified {
         self.layers.iter().map(|l| l.elements).sum()
     }
 
-    /// Whether something was compared and nothing differs.
+    /// Whether something was compared, and nothing differs.
     pub fn consistent(&self) -> bool {
-        self.elements() > 0 && self.layers.iter().chain(&self.outputs).all(|l| l.mismatches == 0)
+        self.elements() > 0
+            && self.differences.is_empty()
+            && self.layers.iter().chain(&self.outputs).all(|l| l.mismatches == 0)
     }
-}
-
-/// A tensor to compare, and what its elements are.
-#[derive(Clone, Debug, PartialEq)]
-enum Form {
-    /// Codes of these parameters; `None` for sums.
-    Codes(Option<QParams>),
-    /// f32 that must be equal.
-    Exact,
-    /// f32 that a quantizer gave.
-    Quantized(QParams),
-}
-
-#[derive(Clone, Debug)]
-struct Layer {
-    name: String,
-    value: ValueId,
-    form: Form,
-}
-
-/// The tensors of a graph that are compared.
-fn layers(graph: &Graph) -> Vec<Layer> {
-    let params = graph.code_params();
-    let mut out = Vec::new();
-    for node in graph.nodes() {
-        if let Some(q) = node.quantizer() {
-            let x = graph.value(node.inputs[0]);
-            let fits = x.constant.is_none() && q.quantizes() && q.spec.owner.is_none();
-            if let Some(p) = q.params.clone().filter(|p| fits && p.scales().len() == 1) {
-                // As `convert` names them, where the tensor keeps its own name.
-                let input = graph.inputs.contains(&node.inputs[0]);
-                let name = if input { format!("{}/codes", x.name) } else { x.name.clone() };
-                out.push(Layer { name, value: node.outputs[0], form: Form::Quantized(p) });
-            }
-            continue;
-        }
-        for v in &node.outputs {
-            let value = graph.value(*v);
-            let form = match (node.op.codes(), params.get(v)) {
-                (Some(CodeOutput::Real), _) => Form::Exact,
-                (Some(CodeOutput::Sums), _) => Form::Codes(None),
-                (_, Some(p)) => Form::Codes(Some(p.clone())),
-                _ => continue,
-            };
-            out.push(Layer { name: value.name.clone(), value: *v, form });
-        }
-    }
-    out
-}
-
-/// Tensors of codes that come from floats which the graph computes.
-fn behind_islands(graph: &Graph) -> Vec<ValueId> {
-    let from_inputs = |v: &ValueId| graph.inputs.contains(v);
-    let quantizes = graph.nodes().iter().filter(|n| n.op.def().name == "Quantize");
-    quantizes.filter(|n| !from_inputs(&n.inputs[0])).map(|n| n.outputs[0]).collect()
-}
-
-/// A graph that computes these codes once more, under names of their own.
-fn with_own(mut graph: Graph, values: &[ValueId]) -> Result<(Graph, Vec<String>), Error> {
-    let mut own = Vec::new();
-    for v in values {
-        let Some(node) = graph.nodes().iter().find(|n| n.outputs.contains(v)).cloned() else { continue };
-        let name = graph.fresh_value(&format!("{}/own", graph.value(*v).name));
-        let twin = graph.fresh_node(&format!("{}/own", node.name));
-        let made = graph.add_node(twin, None, node.op.clone(), &node.inputs, std::slice::from_ref(&name));
-        let inputs = String::new();
-        made.map_err(|error| ExecError::Op { node: node.label(), inputs, error })?;
-        own.push(name);
-    }
-    Ok((graph, own))
-}
-
-/// A graph that takes these values, with everything that is compared: what lies before a value is kept for its own sake.
-fn cut_at(mut graph: Graph, values: &[ValueId]) -> Result<Graph, Error> {
-    if values.is_empty() {
-        return Ok(graph);
-    }
-    for layer in layers(&graph) {
-        if !values.contains(&layer.value) && !graph.outputs.contains(&layer.value) {
-            graph.outputs.push(layer.value);
-        }
-    }
-    Ok(graph.cut_at(values).map_err(ExecError::from)?)
 }
 
 /// A graph on a device.
@@ -181,6 +114,8 @@ struct Side {
     engine: Engine,
     layers: Vec<Layer>,
     outputs: Vec<(String, ValueId)>,
+    /// Where the frames of what is compared lie.
+    frames: BTreeMap<ValueId, FrameAxis>,
 }
 
 impl Side {
@@ -188,8 +123,15 @@ impl Side {
         let layers = layers(&graph);
         let exact: HashSet<ValueId> = layers.iter().map(|l| l.value).collect();
         let floats = graph.outputs.iter().filter(|v| !exact.contains(v));
-        let outputs = floats.map(|v| (graph.value(*v).name.clone(), *v)).collect();
-        Side { engine: Engine::new(graph, device), layers, outputs }
+        let outputs: Vec<_> = floats.map(|v| (graph.value(*v).name.clone(), *v)).collect();
+        let all = layers.iter().map(|l| l.value).chain(outputs.iter().map(|(_, v)| *v));
+        let frames = all.filter_map(|v| Some((v, FrameAxis::of(&graph, &graph.value(v).ty)?))).collect();
+        Side { engine: Engine::new(graph, device), layers, outputs, frames }
+    }
+
+    /// A tensor without what padding gave.
+    fn of_frames(&self, v: ValueId, t: &Tensor, frames: usize) -> Tensor {
+        self.frames.get(&v).map_or_else(|| t.clone(), |f| f.first(t, frames))
     }
 
     fn run(&mut self, inputs: &[Tensor], into: &mut Verified) -> Result<BTreeMap<ValueId, Tensor>, Error> {
@@ -206,11 +148,14 @@ impl Side {
     }
 }
 
+/// When two numbers count as equal.
+type Same<'a> = dyn Fn(f64, f64) -> bool + 'a;
+
 /// What the first artefact is compared with.
 #[derive(Debug)]
 enum Other {
     Graph(Box<Side>),
-    Dump(Box<DumpReader>),
+    Dump(Arc<Dump>),
 }
 
 /// Two artefacts while they are compared.
@@ -254,7 +199,7 @@ impl Verifier {
         let mut cut = Vec::new();
         for v in behind_islands(&b) {
             let Some(there) = of_b.iter().find(|l| l.value == v) else { continue };
-            let here = of_a.iter().find(|l| l.name == there.name && same_form(&l.form, &there.form));
+            let here = of_a.iter().find(|l| l.name == there.name && l.form.same_codes(&there.form));
             if let Some(here) = here {
                 injected.push(here.value);
                 cut.push(v);
@@ -281,21 +226,19 @@ impl Verifier {
     /// A graph that cannot be cut at its islands.
     pub fn with_dump(
         (a, device): (Graph, &Device),
-        b: DumpReader,
+        b: Arc<Dump>,
         only: Option<&GlobMatcher>,
         tolerance: FloatTolerance,
     ) -> Result<Verifier, Error> {
-        let there = |v: &ValueId| {
-            let value = a.value(*v);
-            let info = b.info(&value.name);
-            info.is_some_and(|i| i.kind == Kind::Codes && i.dtype == value.ty.dtype.name())
-        };
+        let there = |v: &ValueId| b.has_codes_of(a.value(*v));
         let cut: Vec<ValueId> = behind_islands(&a).into_iter().filter(there).collect();
         let injected = cut.iter().map(|v| a.value(*v).name.clone()).collect();
         let a = cut_at(a, &cut)?;
-        let found = Verified { injected, ..Verified::default() };
         let a = Side::new(a, device);
-        Ok(Verifier::new(a, Other::Dump(Box::new(b)), Vec::new(), only, tolerance, found))
+        let wanted = a.layers.iter().filter(|l| only.is_none_or(|g| g.is_match(&l.name)));
+        let differences = wanted.flat_map(|l| b.differences(l)).collect();
+        let found = Verified { injected, differences, ..Verified::default() };
+        Ok(Verifier::new(a, Other::Dump(b), Vec::new(), only, tolerance, found))
     }
 
     fn new(
@@ -351,65 +294,65 @@ impl Verifier {
     /// # Errors
     /// A run that fails, and a dump that has not these frames.
     pub fn compare(&mut self, batch: &Batch) -> Result<(), Error> {
-        let first = self.found.frames;
+        let count = batch.frames();
+        let frames = self.found.frames..self.found.frames + count;
         let mut inputs = batch.inputs.clone();
         if let Other::Dump(d) = &self.b {
-            let rows = batch.inputs.first().and_then(|t| t.shape().first().copied());
-            for name in &self.found.injected {
-                let frames = d.frames(name, first..first + batch.frames())?;
-                inputs.push(filled(&frames, rows.unwrap_or(batch.frames())));
-            }
+            let given = d.injected(self.a.engine.graph(), &self.found.injected, frames.clone(), &inputs)?;
+            inputs.extend(given);
         }
         let a = self.a.run(&inputs, &mut self.found)?;
         let b = match &mut self.b {
             Other::Graph(side) => {
                 let mut inputs = batch.inputs.clone();
                 inputs.extend(self.injected.iter().map(|v| a[v].clone()));
-                Some(side.run(&inputs, &mut self.found)?)
+                side.run(&inputs, &mut self.found)?
             }
-            Other::Dump(_) => None,
+            Other::Dump(_) => BTreeMap::new(),
+        };
+        let (here, mut found) = (&self.a, std::mem::take(&mut self.found));
+        let add = |into: &mut Compared, v: ValueId, (y, form): (&Tensor, &Form), of: &Form, same: &Same| {
+            let x = here.of_frames(v, &a[&v], count);
+            let at = Numbers { ids: &batch.ids, shape: x.shape(), frames: here.frames.get(&v).copied() };
+            at.compare(into, &numbers(&x, of), &numbers(y, form), same);
         };
         for (slot, (i, j)) in self.pairs.iter().enumerate() {
-            let layer = &self.a.layers[*i];
-            let x = batch.without_padding(&a[&layer.value]);
-            let (y, form) = match (&self.b, &b) {
-                (Other::Graph(side), Some(values)) => {
+            let layer = &here.layers[*i];
+            let (y, form) = match &self.b {
+                Other::Graph(side) => {
                     let other = &side.layers[*j];
-                    (batch.without_padding(&values[&other.value]), other.form.clone())
+                    (side.of_frames(other.value, &b[&other.value], count), other.form.clone())
                 }
-                (Other::Dump(d), _) => dumped(d, &layer.name, first..first + batch.frames(), &layer.form)?,
-                (Other::Graph(_), None) => unreachable!("a graph was run"),
+                Other::Dump(d) => d.layer(here.engine.graph(), layer, frames.clone())?,
             };
-            let (x, y) = (numbers(&x, &layer.form), numbers(&y, &form));
-            add(&mut self.found.layers[slot], &batch.ids, &x, &y, |a, b| a.to_bits() == b.to_bits());
+            let same: &Same = &|a, b| a.to_bits() == b.to_bits();
+            add(&mut found.layers[slot], layer.value, (&y, &form), &layer.form, same);
         }
         let t = self.tolerance;
-        for (name, v) in &self.a.outputs {
-            let y = match (&self.b, &b) {
-                (Other::Graph(side), Some(values)) => {
+        for (name, v) in &here.outputs {
+            let y = match &self.b {
+                Other::Graph(side) => {
                     let Some((_, w)) = side.outputs.iter().find(|(n, _)| n == name) else { continue };
-                    batch.without_padding(&values[w])
+                    side.of_frames(*w, &b[w], count)
                 }
-                (Other::Dump(d), _) if d.names().any(|n| n == name) => {
-                    d.frames(name, first..first + batch.frames())?
-                }
-                _ => continue,
+                Other::Dump(d) if d.has(name) => d.frames(here.engine.graph(), *v, frames.clone())?,
+                Other::Dump(_) => continue,
             };
-            let near = |a: f64, b: f64| {
-                a.to_bits() == b.to_bits() || (a - b).abs() <= t.absolute + t.relative * a.abs()
-            };
-            let x = batch.without_padding(&a[v]);
-            let (x, y) = (numbers(&x, &Form::Exact), numbers(&y, &Form::Exact));
-            add(output(&mut self.found.outputs, name), &batch.ids, &x, &y, near);
+            let near: &Same =
+                &|a, b| a.to_bits() == b.to_bits() || (a - b).abs() <= t.absolute + t.relative * a.abs();
+            add(output(&mut found.outputs, name), *v, (&y, &Form::Exact), &Form::Exact, near);
         }
-        for (name, v, w) in self.islands.iter().filter_map(|(n, v, w)| Some((n, v, b.as_ref()?.get(w)?))) {
-            let (x, y) = (batch.without_padding(&a[v]), batch.without_padding(w));
-            let (x, y) = (numbers(&x, &Form::Codes(None)), numbers(&y, &Form::Codes(None)));
+        if let Other::Graph(side) = &self.b {
             // Floats of two devices may lie on two sides of a step.
-            let near = |a: f64, b: f64| (a - b).abs() <= 1.0;
-            add(output(&mut self.found.outputs, name), &batch.ids, &x, &y, near);
+            let near: &Same = &|a, b| (a - b).abs() <= 1.0;
+            let codes = Form::Codes(None);
+            for (name, v, w) in self.islands.iter().filter(|(.., w)| b.contains_key(w)) {
+                let y = side.of_frames(*w, &b[w], count);
+                add(output(&mut found.outputs, name), *v, (&y, &codes), &codes, near);
+            }
         }
-        self.found.frames += batch.frames();
+        found.frames += count;
+        self.found = found;
         Ok(())
     }
 
@@ -426,97 +369,4 @@ fn output<'a>(all: &'a mut Vec<Compared>, name: &str) -> &'a mut Compared {
         all.len() - 1
     });
     &mut all[at]
-}
-
-/// Rows of a tensor, the first one again until there are so many.
-fn filled(t: &Tensor, rows: usize) -> Tensor {
-    let have = t.shape().first().copied().unwrap_or(0);
-    if have == 0 || have >= rows {
-        return t.clone();
-    }
-    let mut shape = t.shape().to_vec();
-    shape[0] = rows;
-    let (bytes, row) = (t.bytes(), t.bytes().len() / have);
-    let more = (have..rows).flat_map(|_| bytes[..row].iter());
-    let all: Vec<u8> = bytes.iter().chain(more).copied().collect();
-    Tensor::from_bytes(t.dtype(), &shape, &all).expect("rows of a tensor are a tensor")
-}
-
-/// Whether codes of both mean the same.
-fn same_form(a: &Form, b: &Form) -> bool {
-    match (a, b) {
-        (Form::Codes(Some(p)), Form::Codes(Some(q))) => {
-            p.dtype() == q.dtype() && p.scales() == q.scales() && p.zero_points() == q.zero_points()
-        }
-        _ => false,
-    }
-}
-
-/// Frames of a dump, and what their elements are.
-fn dumped(
-    d: &DumpReader,
-    name: &str,
-    frames: std::ops::Range<usize>,
-    form: &Form,
-) -> Result<(Tensor, Form), DataError> {
-    let t = d.frames(name, frames)?;
-    let codes = match d.info(name).map(|i| i.kind) {
-        Some(kind) => kind == Kind::Codes,
-        None => t.dtype() != DType::F32,
-    };
-    let params = match form {
-        Form::Codes(p) => p.clone(),
-        Form::Quantized(p) => Some(p.clone()),
-        Form::Exact => None,
-    };
-    Ok(match params {
-        _ if codes => (t, Form::Codes(None)),
-        Some(p) => (t, Form::Quantized(p)),
-        None => (t, Form::Exact),
-    })
-}
-
-/// Codes, or floats that must be equal, as f64: exact for both.
-fn numbers(t: &Tensor, form: &Form) -> Vec<f64> {
-    match form {
-        Form::Quantized(p) => {
-            let step = p.step(0);
-            let exact = |x: &f32| f64::from(step.quantize_exact(f64::from(*x)));
-            t.as_f32().unwrap_or(&[]).iter().map(exact).collect()
-        }
-        _ => (0..t.len()).map(|i| t.number(i)).collect(),
-    }
-}
-
-fn add(into: &mut Compared, ids: &[String], a: &[f64], b: &[f64], same: impl Fn(f64, f64) -> bool) {
-    let frame = (a.len() / ids.len().max(1)).max(1);
-    if a.len() != b.len() {
-        // Another shape: nothing of it is the same.
-        into.elements += a.len() as u64;
-        into.mismatches += a.len().max(1) as u64;
-        into.max_abs = f64::INFINITY;
-        return;
-    }
-    into.elements += a.len() as u64;
-    for (i, (x, y)) in a.iter().zip(b).enumerate() {
-        let off = (x - y).abs();
-        if off > into.max_abs || off.is_nan() {
-            into.max_abs = off;
-        }
-        if off > 0.0 && *x != 0.0 {
-            into.max_rel = into.max_rel.max(off / x.abs());
-        }
-        if !same(*x, *y) {
-            into.mismatches += 1;
-            if into.first.is_none() {
-                let sample = ids.get(i / frame).cloned().unwrap_or_default();
-                into.first = Some(First { sample, index: i % frame, a: *x, b: *y });
-            }
-        }
-    }
-}
-
-/// Whether a graph can be compared at all.
-pub fn has_codes(graph: &Graph) -> bool {
-    graph.stage != Stage::Float && !layers(graph).is_empty()
 }
