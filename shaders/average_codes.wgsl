@@ -2,7 +2,7 @@
 // factor of as many elements as are counted: taps inside the input or, where `padded` is 1, inside its padding.
 // MEAN_IN_F32: numbers are summed and divided in f32 in the order of taps, as ONNX Runtime does; `none` is 0, which drivers do
 // not know and cannot contract the product with the sum. factors: the scales of x and y.
-// x, y: codes as i32 (four channels) channels-last, n4 groups of four in y. One invocation computes one group.
+// x, y: codes (four channels) channels-last, n4 groups of four in y. One invocation computes one group.
 struct Params {
     finish: Finish,
     window: Window,
@@ -16,7 +16,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<i32>>;
 @group(0) @binding(2) var<storage, read> factors: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<i32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<i32>;
 
 fn number(steps: vec4<i32>, scale: vec4<u32>) -> vec4<f32> {
     // Steps have 17 bits: any conversion is exact.
@@ -50,7 +50,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
                 let inside = all(p < size);
                 if inside {
                     let at = ((o.n * size.x + p.x) * size.y + p.y) * size.z + p.z;
-                    let steps = x[at * params.c4 + o.group] - params.finish.x_zero;
+                    let steps = load4(at * params.c4 + o.group) - params.finish.x_zero;
                     if MODE == MEAN_IN_F32 {
                         total_f32 += number(steps, factor(0u).m);
                     } else {
@@ -69,5 +69,5 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     } else {
         code = finished(whole(total, V()), factor_of(counted), vec4<i32>());
     }
-    y[i] = select(vec4<i32>(), code, lanes_in_use(i, params.c, params.c4));
+    store4(i, select(vec4<i32>(), code, lanes_in_use(i, params.c, params.c4)));
 }

@@ -2,32 +2,9 @@
 // x: [n, id, ih, iw, 4 * c4]. w: [kd, kh, kw, 4 * cg4, 4 * o4]. b: [4 * o4], read where bias is 1.
 // y: [n, od, oh, ow, 4 * o4]. One invocation computes 8 consecutive output pixels in 16 consecutive channels, each
 // element as one sum in the order kd, kh, kw, c.
-// Elements are those of shared/window_f32.wgsl or shared/window_codes.wgsl.
+// Elements are those of shared/window_f32.wgsl, shared/window_codes.wgsl or shared/window_packed.wgsl, and their products are
+// summed by shared/tile_rows.wgsl or shared/tile_dots.wgsl.
 // The caller guarantees that there is one group, or that groups have multiples of 4 input and 16 output channels.
-
-// 16 channels of one pixel.
-struct Sums {
-    a: V,
-    b: V,
-    c: V,
-    d: V,
-}
-
-// The weights of one input channel for 16 output channels.
-alias Row = Sums;
-
-fn row(i: u32, q: vec4<u32>) -> Row {
-    return Row(w[i + q.x], w[i + q.y], w[i + q.z], w[i + q.w]);
-}
-
-fn add(s: Sums, v: V, w0: Row, w1: Row, w2: Row, w3: Row) -> Sums {
-    return Sums(
-        mul_add(v.wwww, w3.a, mul_add(v.zzzz, w2.a, mul_add(v.yyyy, w1.a, mul_add(v.xxxx, w0.a, s.a)))),
-        mul_add(v.wwww, w3.b, mul_add(v.zzzz, w2.b, mul_add(v.yyyy, w1.b, mul_add(v.xxxx, w0.b, s.b)))),
-        mul_add(v.wwww, w3.c, mul_add(v.zzzz, w2.c, mul_add(v.yyyy, w1.c, mul_add(v.xxxx, w0.c, s.c)))),
-        mul_add(v.wwww, w3.d, mul_add(v.zzzz, w2.d, mul_add(v.yyyy, w1.d, mul_add(v.xxxx, w0.d, s.d)))),
-    );
-}
 
 struct Tails {
     a: Tail,
@@ -84,19 +61,16 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         let x6 = place(o6, k);
         let x7 = place(o7, k);
         for (var c = c0; c < c0 + params.kernel.w; c++) {
-            let w0 = row(wi, wq);
-            let w1 = row(wi + params.output.w, wq);
-            let w2 = row(wi + 2u * params.output.w, wq);
-            let w3 = row(wi + 3u * params.output.w, wq);
-            s0 = add(s0, load(x0, c), w0, w1, w2, w3);
-            s1 = add(s1, load(x1, c), w0, w1, w2, w3);
-            s2 = add(s2, load(x2, c), w0, w1, w2, w3);
-            s3 = add(s3, load(x3, c), w0, w1, w2, w3);
-            s4 = add(s4, load(x4, c), w0, w1, w2, w3);
-            s5 = add(s5, load(x5, c), w0, w1, w2, w3);
-            s6 = add(s6, load(x6, c), w0, w1, w2, w3);
-            s7 = add(s7, load(x7, c), w0, w1, w2, w3);
-            wi += 4u * params.output.w;
+            let tile = weights(wi, wq);
+            s0 = add(s0, load(x0, c), tile);
+            s1 = add(s1, load(x1, c), tile);
+            s2 = add(s2, load(x2, c), tile);
+            s3 = add(s3, load(x3, c), tile);
+            s4 = add(s4, load(x4, c), tile);
+            s5 = add(s5, load(x5, c), tile);
+            s6 = add(s6, load(x6, c), tile);
+            s7 = add(s7, load(x7, c), tile);
+            wi += STEP * params.output.w;
         }
     }
     let tails = Tails(tail_of(wq.x), tail_of(wq.y), tail_of(wq.z), tail_of(wq.w));

@@ -22,11 +22,11 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let taps = params.kernel.x * params.kernel.y * params.kernel.z;
     for (var t = 0u; t < taps; t++) {
         let k = tap_offset(t);
-        let weight = w[t * params.output.w + q];
-        s0 = mul_add(load(place(o0, k), q), weight, s0);
-        s1 = mul_add(load(place(o1, k), q), weight, s1);
-        s2 = mul_add(load(place(o2, k), q), weight, s2);
-        s3 = mul_add(load(place(o3, k), q), weight, s3);
+        let tap = weight(t * params.output.w + q);
+        s0 = mul_add(load(place(o0, k), q), tap, s0);
+        s1 = mul_add(load(place(o1, k), q), tap, s1);
+        s2 = mul_add(load(place(o2, k), q), tap, s2);
+        s3 = mul_add(load(place(o3, k), q), tap, s3);
     }
     let tail = tail_of(q);
     store(p, q, s0, tail);

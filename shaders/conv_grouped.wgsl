@@ -21,7 +21,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         let at = place(o, tap_offset(t));
         for (var c = 0u; c < params.cg; c++) {
             let v = V(lane(at, first.x + c), lane(at, first.y + c), lane(at, first.z + c), lane(at, first.w + c));
-            sum = mul_add(v, w[(4u * t * params.kernel.w + c) * params.output.w + q], sum);
+            sum = mul_add(v, weight((4u * t * params.kernel.w + c) * params.output.w + q), sum);
         }
     }
     store(p, q, sum, tail_of(q));

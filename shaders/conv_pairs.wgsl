@@ -21,7 +21,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         let at = place(o, tap_offset(t));
         for (var c = 0u; c < params.cg; c++) {
             let steps = V(lane(at, first.x + c), lane(at, first.y + c), lane(at, first.z + c), lane(at, first.w + c));
-            let code = w[(4u * t * params.kernel.w + c) * params.output.w + q];
+            let code = weight((4u * t * params.kernel.w + c) * params.output.w + q);
             s = paired(s, t * params.cg + c, steps, code, zero);
         }
     }

@@ -1,5 +1,5 @@
 // y = f32(x - zero_point) * scale.
-// x: codes as i32 in n4 groups of four, any layout; y: f32, likewise. One invocation computes one group.
+// x: codes in n4 groups of four, any layout; y: f32, likewise. One invocation computes one group.
 // Rows of c elements, each in c4 groups (View::groups); lanes beyond c are kept at zero.
 struct Params {
     n4: u32,
@@ -23,7 +23,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= params.n4 {
         return;
     }
-    let steps = x[i] - vec4<i32>(params.zero_point);
+    let steps = load4(i) - vec4<i32>(params.zero_point);
     let exact = vec4<f32>(
         nearest_float(steps.x),
         nearest_float(steps.y),

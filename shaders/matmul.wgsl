@@ -3,15 +3,27 @@
 // One invocation computes 8 rows and 16 columns, each element as one sum in the order of k.
 
 struct Sums {
-    a: V,
-    b: V,
-    c: V,
-    d: V,
+    a: Sum,
+    b: Sum,
+    c: Sum,
+    d: Sum,
 }
 
-fn add(s: Sums, v: E, w: Sums) -> Sums {
-    let v4 = V(v);
-    return Sums(mul_add(v4, w.a, s.a), mul_add(v4, w.b, s.b), mul_add(v4, w.c, s.c), mul_add(v4, w.d, s.d));
+// 16 columns of b.
+struct Row {
+    a: B,
+    b: B,
+    c: B,
+    d: B,
+}
+
+fn add(s: Sums, v: A, w: Row) -> Sums {
+    return Sums(
+        add_product(v, w.a, s.a),
+        add_product(v, w.b, s.b),
+        add_product(v, w.c, s.c),
+        add_product(v, w.d, s.d),
+    );
 }
 
 fn finish(z: u32, i: u32, j: u32, s: Sums) {
@@ -52,7 +64,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     var s7 = Sums();
     for (var k = 0u; k < params.k; k++) {
         let at = start.y + k * params.b_row;
-        let w = Sums(b_at(at + c0), b_at(at + c1), b_at(at + c2), b_at(at + c3));
+        let w = Row(b_at(at + c0), b_at(at + c1), b_at(at + c2), b_at(at + c3));
         let ak = k * params.a_col;
         s0 = add(s0, a_at(r0.x + ak), w);
         s1 = add(s1, a_at(r0.y + ak), w);

@@ -18,7 +18,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let col = start.y + min(j + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u)) * params.b_col;
     var s = Sum();
     for (var k = 0u; k < params.k; k++) {
-        s = mul_add(V(a_at(row + k * params.a_col)), b_at(col + k * params.b_row), s);
+        s = add_product(a_at(row + k * params.a_col), b_at(col + k * params.b_row), s);
     }
     store4(z, i, j, s);
 }

@@ -1,5 +1,5 @@
 // y[n, o, c] = max over taps t inside the input of x[n, o * stride + t * dilation - begin, c]; `lowest` where there are none.
-// x, y: V (four channels of T) channels-last, n4 groups of four in y. One invocation computes one group.
+// x, y: V (four channels of T, by load4 and store4 of a linked file) channels-last, n4 groups of four in y. One invocation computes one group.
 struct Params {
     window: Window,
     n4: u32,
@@ -9,8 +9,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read_write> y: array<V>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -27,11 +25,11 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
                 let p = tap_at(o.at, vec3<u32>(d, h, w));
                 if all(p < size) {
                     let at = ((o.n * size.x + p.x) * size.y + p.y) * size.z + p.z;
-                    best = max(best, x[at * params.c4 + o.group]);
+                    best = max(best, load4(at * params.c4 + o.group));
                 }
             }
         }
     }
     let lane = vec4<u32>(0u, 1u, 2u, 3u) + 4u * o.group;
-    y[i] = select(V(), best, lane < vec4<u32>(params.c));
+    store4(i, select(V(), best, lane < vec4<u32>(params.c)));
 }

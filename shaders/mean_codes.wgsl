@@ -1,5 +1,5 @@
 // y[row] = finished(sum of x[row, j] - zero point over j) (shared/finish.wgsl).
-// x: codes as i32, rows as in shared/rows.wgsl; y: i32[rows]. LANES invocations compute one element.
+// x: codes as X_FORM says, rows as in shared/rows.wgsl; y: i32[rows]. LANES invocations compute one element.
 // Where c is not 0 rows run over channels padded to c4 groups of four, of which those from c on are kept at zero.
 struct Params {
     finish: Finish,
@@ -8,10 +8,19 @@ struct Params {
     c4: u32,
 }
 
+override X_FORM: u32 = 0u;
+
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<i32>;
 @group(0) @binding(2) var<storage, read> factors: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<i32>;
+
+fn code_at(i: u32) -> i32 {
+    if X_FORM == WORDS {
+        return x[i];
+    }
+    return code_in(bitcast<u32>(x[i >> 2u]), i & 3u, X_FORM);
+}
 
 // Low and high word of sums of 64 bits.
 var<workgroup> part: array<vec2<u32>, ROW_WG>;
@@ -33,7 +42,7 @@ fn main(
     if live {
         let base = row_offset(at.row);
         for (var j = at.lane; j < params.rows.len; j += LANES) {
-            let v = x[base + within_offset(j)] - params.finish.x_zero;
+            let v = code_at(base + within_offset(j)) - params.finish.x_zero;
             sum = plus_words(sum, vec2<u32>(bitcast<u32>(v), select(0u, 0xffffffffu, v < 0)));
         }
     }

@@ -101,9 +101,46 @@ impl Problem {
         Ok(Problem { name, graph, inputs, sample: sample.clone(), def })
     }
 
+    /// The operator of the sample.
+    fn op_of_sample(&self) -> &dyn Op {
+        self.graph.nodes().last().expect("it was added").op.as_ref()
+    }
+
+    /// The same behind poolings of single pixels, which leave pictures channels-last, and codes packed; `None` where nothing
+    /// is a picture, or the operator does not take packed codes as they lie.
+    fn channels_last(&self) -> Option<Problem> {
+        let node = self.graph.nodes().last()?;
+        let types: Vec<TensorType> = node.inputs.iter().map(|v| self.graph.value(*v).ty.clone()).collect();
+        if node.op.layouts(&types) != Layouts::AnyPacked {
+            return None;
+        }
+        let mut graph = Graph::new(&self.graph.name);
+        graph.stage = self.graph.stage;
+        let mut ids = Vec::new();
+        for (i, (v, ty)) in node.inputs.iter().zip(&types).enumerate() {
+            if let Some(t) = &self.graph.value(*v).constant {
+                ids.push(graph.add_constant(format!("constant{i}"), t.clone()));
+                continue;
+            }
+            let x = graph.add_input(format!("input{i}"), ty.clone());
+            let picture = (3..=5).contains(&ty.rank()) && ![DType::Bool, DType::I32].contains(&ty.dtype);
+            let some = ty.shape.iter().all(|d| d.fixed() != Some(0));
+            let kernel = vec![1; ty.rank().saturating_sub(2)];
+            let mut pool = || add(&mut graph, "MaxPool", Attrs::new().sizes("kernel_shape", &kernel), &[x]);
+            ids.push(if picture && some { pool() } else { x });
+        }
+        if graph.nodes().is_empty() {
+            return None;
+        }
+        let outputs: Vec<String> = (0..node.outputs.len()).map(|i| format!("output{i}")).collect();
+        graph.outputs = graph.add_node("node", None, Arc::clone(&node.op), &ids, &outputs).ok()?;
+        let name = format!("{} channels-last", self.name);
+        Some(Problem { name, graph, inputs: self.inputs.clone(), sample: self.sample.clone(), def: self.def })
+    }
+
     /// Nothing for what is made of codes.
     fn tolerance(&self) -> Option<Tolerance> {
-        let on_codes = self.graph.nodes()[0].op.integer_of().is_some();
+        let on_codes = self.op_of_sample().integer_of().is_some();
         (!on_codes).then_some(Tolerance { reduction: self.sample.reduction, extra: self.sample.extra })
     }
 
@@ -118,8 +155,16 @@ impl Problem {
         executor.run(&self.inputs, &[])
     }
 
-    /// What is wrong when both executors run it.
+    /// What is wrong when both executors run it, however its inputs lie.
     fn check(&self, gpu: &Arc<Gpu>) -> Vec<String> {
+        let mut wrong = self.check_as_it_is(gpu);
+        if let Some(p) = self.channels_last() {
+            wrong.extend(p.check_as_it_is(gpu));
+        }
+        wrong
+    }
+
+    fn check_as_it_is(&self, gpu: &Arc<Gpu>) -> Vec<String> {
         let fail = |e: String| vec![format!("{}: {e}", self.name)];
         let want = match self.cpu() {
             Ok(t) => t,
@@ -134,7 +179,7 @@ impl Problem {
         let empty = want.values.values().all(Tensor::is_empty);
         // A kernel is promised by the list in the definition.
         if !self.def.kernels.is_empty() && !empty {
-            let on_codes = self.graph.nodes()[0].op.integer_of();
+            let on_codes = self.op_of_sample().integer_of();
             if on_codes.is_some_and(|(op, _)| CODES_ON_THE_CPU.contains(&op.def().name)) {
                 return wrong;
             }
@@ -358,7 +403,7 @@ fn found(gpu: &Arc<Gpu>, def: &'static OpDef, of: &str, (from, to): Fault, enoug
     let problems = all.filter(|(seed, sample)| {
         let spoil = |op| Arc::new(Spoiled { op, from, to }) as Arc<dyn Op>;
         let p = Problem::new(def, sample, *seed, &spoil).expect("a sample is valid");
-        let op = &p.graph.nodes()[0].op;
+        let op = p.op_of_sample();
         op.integer_of().map_or(op.def().name, |(op, _)| op.def().name) == of && !p.check(gpu).is_empty()
     });
     problems.take(enough).count()
@@ -387,7 +432,15 @@ const FAULTS: &[(&str, Fault)] = &[
     ("AveragePool", ("ROUNDING, rest != vec4<u32>(0u));", "ROUNDING, vec4<bool>());")),
     ("Conv", ("wide(addend - params.finish.addend_zero)", "wide(addend)")),
     ("Gemm", ("addend_zero), f.other)", "addend_zero), f.m)")),
-    ("Conv", ("x[p.i + c] - params.finish.x_zero", "x[p.i + c]")),
+    ("Conv", ("x[i] - params.finish.x_zero", "x[i]")),
+    ("Conv", ("W_FORM);", "3u - W_FORM);")),
+    ("Conv", ("return codes ^ 0x80808080u;", "return codes;")),
+    ("Conv", ("select(outside, x[p.i + c], p.inside)", "x[p.i + c]")),
+    ("Conv", ("bias - params.zero * sum", "bias")),
+    ("Gemm", ("params.o_step + i * params.step", "params.o_step")),
+    ("MatMul", ("return a[i] ^ 0x80808080u;", "return a[i];")),
+    ("ReduceMean", ("& 3u, X_FORM", "& 3u, SIGNED")),
+    ("Add", ("word << (24u - 8u * i)", "word << (16u - 8u * i)")),
     ("Gemm", ("s.high + v.high + ones(low < v.low)", "s.high + v.high")),
     ("MatMul", ("if SATURATE == 1u", "if SATURATE == 2u")),
     ("Conv", ("v = x[i] - zero[index];", "v = x[i];")),

@@ -25,12 +25,19 @@ struct Params {
 @group(0) @binding(3) var<storage, read> c: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-fn a_at(i: u32) -> E {
+alias A = f32;
+alias B = vec4<f32>;
+
+fn a_at(i: u32) -> A {
     return a[i];
 }
 
-fn b_at(at: vec4<u32>) -> V {
-    return V(b[at.x], b[at.y], b[at.z], b[at.w]);
+fn b_at(at: vec4<u32>) -> B {
+    return B(b[at.x], b[at.y], b[at.z], b[at.w]);
+}
+
+fn add_product(v: A, w: B, s: Sum) -> Sum {
+    return mul_add(V(v), w, s);
 }
 
 // What follows the sums of columns j to j + 3.

@@ -1,59 +1,32 @@
-// Convolutions of codes: parameters, bindings, loads and stores. Needs shared/sums_i32.wgsl or shared/sums_i64.wgsl, and
-// shared/finish.wgsl. The zero points of weights are 0. What is not there is bound all the same, and not read.
-struct Params {
-    finish: Finish,
-    input: vec4<u32>,    // id, ih, iw, c4
-    output: vec4<u32>,   // od, oh, ow, o4
-    kernel: vec4<u32>,   // kd, kh, kw, cg4
-    stride: vec4<u32>,
-    dilation: vec4<u32>,
-    pad: vec4<u32>,
-    pixels: u32,         // n * od * oh * ow
-    o: u32,
-    cg: u32,             // channels of a group: inputs, outputs
-    og: u32,
-    bias: u32,
-}
+// Convolutions of codes, each multiplied by itself: elements of x and w. Needs shared/window_finish.wgsl. The zero points of
+// weights are 0.
+override X_FORM: u32 = 0u;
+override W_FORM: u32 = 0u;
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<i32>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<i32>>;
-@group(0) @binding(3) var<storage, read> b: array<vec4<i32>>;
-@group(0) @binding(4) var<storage, read> factors: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> addend: array<vec4<i32>>;
-@group(0) @binding(6) var<storage, read_write> y: array<vec4<i32>>;
 
 // Padding lanes of x meet weights of 0.
 fn load(p: Place, c: u32) -> V {
-    return select(V(), x[p.i + c] - params.finish.x_zero, p.inside);
+    let i = p.i + c;
+    if X_FORM == WORDS {
+        return select(V(), x[i] - params.finish.x_zero, p.inside);
+    }
+    return select(V(), unpacked(bitcast<u32>(x[i >> 2u][i & 3u]), X_FORM) - params.finish.x_zero, p.inside);
 }
 
 fn lane(p: Place, channel: u32) -> E {
-    return select(E(), x[p.i + channel / 4u][channel % 4u] - params.finish.x_zero, p.inside);
-}
-
-// What sums of four channels meet.
-struct Tail {
-    bias: V,
-    factor: Factor,
-}
-
-fn tail_of(q: u32) -> Tail {
-    var bias = V();
-    if params.bias == 1u {
-        bias = b[q];
+    let i = p.i + channel / 4u;
+    if X_FORM == WORDS {
+        return select(E(), x[i][channel & 3u] - params.finish.x_zero, p.inside);
     }
-    return Tail(bias, factor_of(q));
+    let code = code_in(bitcast<u32>(x[i >> 2u][i & 3u]), channel & 3u, X_FORM);
+    return select(E(), code - params.finish.x_zero, p.inside);
 }
 
-// What follows the sum.
-fn store(p: u32, q: u32, s: Sum, tail: Tail) {
-    if p < params.pixels && q < params.output.w {
-        let i = p * params.output.w + q;
-        var added = V();
-        if MODE == ADDED {
-            added = addend[i];
-        }
-        y[i] = select(V(), finished(whole(s, tail.bias), tail.factor, added), lanes_in_use(i, params.o, params.output.w));
+fn weight(i: u32) -> V {
+    if W_FORM == WORDS {
+        return w[i];
     }
+    return unpacked(bitcast<u32>(w[i >> 2u][i & 3u]), W_FORM);
 }

@@ -28,6 +28,10 @@ fn lane(p: Place, channel: u32) -> E {
     return select(E(), x[p.i + channel / 4u][channel % 4u], p.inside);
 }
 
+fn weight(i: u32) -> V {
+    return w[i];
+}
+
 // What sums of four channels meet: the bias.
 alias Tail = V;
 

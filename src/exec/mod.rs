@@ -30,7 +30,7 @@ use crate::tensor::{Dim, Tensor};
 use std::collections::BTreeMap;
 
 /// Kernels of the executor itself.
-pub static KERNELS: &[&Kernel] = &[&relayout::COPY, &observe::RUNS, &observe::FRAMES];
+pub static KERNELS: &[&Kernel] = &[&relayout::COPY, &relayout::PACK, &observe::RUNS, &observe::FRAMES];
 
 /// What a run produced: graph outputs and tapped values, in logical layout.
 #[derive(Clone, Debug, Default)]

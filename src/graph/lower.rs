@@ -76,6 +76,17 @@ pub enum Layout {
     ConvTransposeWeights,
     /// A vector `[c]` padded to 4.
     Vector4,
+    /// [`Layout::ChannelsLast`] of codes of at most 8 bits, the four channels of a group in the bytes of one word.
+    PackedChannelsLast,
+    /// [`Layout::ConvWeights`] of such codes, each word four input channels of one output channel: words
+    /// `[k.., i / 4, o padded to 4]`.
+    PackedConvWeights,
+    /// [`Layout::DepthwiseWeights`] of such codes, each word four channels.
+    PackedDepthwiseWeights,
+    /// Row-major with the last axis padded to 4, such codes, each word four of that axis.
+    PackedRows,
+    /// Row-major with the last two axes padded to 4, such codes, each word four of the last axis but one.
+    PackedColumns,
 }
 
 /// Where a logical tensor's elements lie: `order` lists the logical axes from slowest to fastest, `dims` their
@@ -103,17 +114,50 @@ impl Physical {
 }
 
 impl Layout {
-    /// Places a tensor of this shape.
+    /// Channels-last for tensors of this type: packed where a code fits a byte.
+    pub fn channels_last(dtype: DType) -> Layout {
+        match dtype {
+            DType::I4 | DType::U4 | DType::I8 | DType::U8 => Layout::PackedChannelsLast,
+            _ => Layout::ChannelsLast,
+        }
+    }
+
+    /// Whether it is channels-last, packed or not.
+    pub fn is_channels_last(self) -> bool {
+        self.loose() == Layout::ChannelsLast
+    }
+
+    /// Of a layout that has a counterpart of the same places with an element in each word, that one.
+    pub fn loose(self) -> Layout {
+        match self {
+            Layout::PackedChannelsLast => Layout::ChannelsLast,
+            Layout::PackedConvWeights => Layout::ConvWeights,
+            Layout::PackedDepthwiseWeights => Layout::DepthwiseWeights,
+            other => other,
+        }
+    }
+
+    /// Where four elements share a word: how many axes of [`Physical::order`] come after the one along which they lie.
+    pub fn packed(self) -> Option<usize> {
+        match self {
+            Layout::PackedChannelsLast | Layout::PackedDepthwiseWeights | Layout::PackedRows => Some(0),
+            Layout::PackedConvWeights | Layout::PackedColumns => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Places a tensor of this shape. Where elements share words these are places that they would have in words of their own.
     pub fn place(self, shape: &[usize]) -> Physical {
         let rank = shape.len();
         // Axes padded to 4 are always the last ones of `order`.
-        let (order, padded): (Vec<usize>, usize) = match self {
+        let (order, padded): (Vec<usize>, usize) = match self.loose() {
             Layout::Linear => ((0..rank).collect(), 0),
             Layout::ChannelsLast => (std::iter::once(0).chain(2..rank).chain([1]).collect(), 1),
             Layout::ConvWeights => ((2..rank).chain([1, 0]).collect(), 2),
             Layout::DepthwiseWeights => ((2..rank).chain([1, 0]).collect(), 1),
             Layout::ConvTransposeWeights => ((2..rank).chain([0, 1]).collect(), 2),
-            Layout::Vector4 => ((0..rank).collect(), 1),
+            Layout::PackedColumns => ((0..rank).collect(), 2),
+            _ => ((0..rank).collect(), 1),
         };
         let dims: Vec<usize> = order
             .iter()
@@ -133,7 +177,7 @@ impl Layout {
 /// A tensor as a kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Element type. On the device `Bool`, `I8` and `U8` take one 32-bit word an element, too.
+    /// Element type. On the device `Bool`, `I8` and `U8` take one 32-bit word an element, too, unless the layout packs them.
     pub dtype: DType,
     /// Logical shape.
     pub shape: Vec<usize>,
@@ -145,6 +189,19 @@ impl View {
     /// Where its elements lie.
     pub fn place(&self) -> Physical {
         self.layout.place(&self.shape)
+    }
+
+    /// Lengths of the logical axes in words, with padding, where elements share words.
+    pub fn words(&self) -> Vec<usize> {
+        let place = self.place();
+        let mut shape = self.shape.clone();
+        for (axis, len) in place.order.iter().zip(&place.dims) {
+            shape[*axis] = *len;
+        }
+        if let Some(lane) = self.layout.packed().and_then(|behind| place.order.iter().rev().nth(behind)) {
+            shape[*lane] /= 4;
+        }
+        shape
     }
 
     /// Elements without padding.
@@ -159,14 +216,23 @@ impl View {
 
     /// Bytes on the device, padding included.
     pub fn size_bytes(&self) -> u64 {
-        self.place().len() as u64 * 4
+        self.place().len() as u64 * if self.layout.packed().is_some() { 1 } else { 4 }
+    }
+
+    /// How codes of it lie (`shared/codes.wgsl`): a word each, or four to a word without a sign or with one.
+    pub fn form(&self) -> u32 {
+        match (self.layout.packed(), self.dtype) {
+            (None, _) => 0,
+            (Some(_), DType::U4 | DType::U8) => 1,
+            (Some(_), _) => 2,
+        }
     }
 
     /// Groups of four lanes, and how kernels that take any layout see them (`shared/lanes.wgsl`): as rows of so many
     /// elements, each in so many groups. A row is a pixel of a channels-last tensor, or all of a linear one.
     pub fn groups(&self) -> [u32; 3] {
         let lanes = self.place().len();
-        let row = if self.layout == Layout::ChannelsLast { self.shape[1] } else { lanes };
+        let row = if self.layout.is_channels_last() { self.shape[1] } else { lanes };
         [u32(lanes.div_ceil(4)), u32(row), u32(row.div_ceil(4))]
     }
 
@@ -184,6 +250,8 @@ pub enum Layouts {
     /// All inputs and outputs in one layout, [`Layout::Linear`] or [`Layout::ChannelsLast`], whichever needs fewer
     /// copies. Inputs of a lower rank than the output come with 1s in front.
     Any,
+    /// The same for kernels that take packed codes: what is channels-last is as [`Layout::channels_last`] says of its type.
+    AnyPacked,
     /// Exactly these.
     Exact {
         /// One an input.

@@ -135,7 +135,7 @@ impl Op for Concat {
     fn layouts(&self, inputs: &[TensorType]) -> Layouts {
         let in_fours = |t: &TensorType| t.shape[1].fixed().is_some_and(|c| c.is_multiple_of(4));
         let any = inputs[0].rank() >= 3 && (self.axis != 1 || inputs.iter().all(in_fours));
-        if any { Layouts::Any } else { Layouts::Linear }
+        if any { Layouts::AnyPacked } else { Layouts::Linear }
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
@@ -143,7 +143,7 @@ impl Op for Concat {
         let mut start = 0;
         let mut dispatches = Vec::new();
         for (i, x) in io.inputs.iter().enumerate() {
-            let copy = whole(x, start * y_strides[self.axis], &y_strides);
+            let copy = whole(x, start * y_strides[self.axis], &y_strides).within(x.layout);
             start += x.shape[self.axis];
             dispatches.extend(copy.dispatch(Operand::Input(i), Operand::Output(0)));
         }

@@ -3,8 +3,8 @@
 //! *Shapes*: `[m, k], [k, n], c? -> [m, n]`; `a` as `[k, m]` with `transA`, `b` as `[n, k]` with `transB`; `c` is
 //! anything that broadcasts to `[m, n]`.
 
-use super::product::{KERNELS, Product};
-use crate::graph::lower::{Io, Lowering};
+use super::product::{KERNELS, Product, code_layouts};
+use crate::graph::lower::{Io, Layout, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
@@ -43,6 +43,8 @@ fn samples(rng: &mut Rng) -> Vec<Sample> {
         (Attrs::new().float("beta", 0.0), m, k, Some(vec![])),
         (Attrs::new(), 1, k, Some(vec![1])),
         (Attrs::new(), m, k, Some(vec![1, 1])),
+        (Attrs::new().int("transB", 1), 7, 301, Some(vec![n])),
+        (Attrs::new().int("transA", 1), m, 150, None),
         (Attrs::new(), m, 0, Some(vec![n])),
         (Attrs::new(), 0, k, Some(vec![n])),
     ];
@@ -156,8 +158,15 @@ impl Op for Gemm {
         product.integer(cx, params, inputs, &[product.m, product.n]).map(Some)
     }
 
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        let of = |along_rows: bool| if along_rows { Layout::PackedRows } else { Layout::PackedColumns };
+        code_layouts(params, inputs, [of(!self.trans_a), of(self.trans_b)])
+    }
+
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
-        self.product(&io.inputs[0].shape, &io.inputs[1].shape, None).lower_codes(params, io).map(Some)
+        let of = self.product(&io.inputs[0].shape, &io.inputs[1].shape, None);
+        let words = self.product(&io.inputs[0].words(), &io.inputs[1].words(), None);
+        Product { m: of.m, n: of.n, ..words }.lower_codes(params, io).map(Some)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

@@ -27,6 +27,9 @@ pub(super) static REQUANTIZE: Kernel = crate::kernel!(
     [
         "shared/grid.wgsl",
         "shared/lanes.wgsl",
+        "shared/codes.wgsl",
+        "shared/load_codes.wgsl",
+        "shared/store_codes.wgsl",
         "shared/wide.wgsl",
         "shared/requantize.wgsl",
         "shared/finish.wgsl",
@@ -136,7 +139,7 @@ impl Op for Identity {
     }
 
     fn integer_layouts(&self, _params: &CodeParams, _inputs: &[TensorType]) -> Layouts {
-        Layouts::Any
+        Layouts::AnyPacked
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
@@ -144,11 +147,13 @@ impl Op for Identity {
         let [n4, _, c, c4] = extent(&io.outputs[0]);
         let of = Params { finish: finisher.params, n4, c, c4 };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
-        Ok(Some(finisher.run(Dispatch::new(&REQUANTIZE, &of, bind, flat_grid(n4 as usize)))))
+        let dispatch = Dispatch::new(&REQUANTIZE, &of, bind, flat_grid(n4 as usize));
+        let dispatch = dispatch.with("X_FORM", io.inputs[0].form()).with("Y_FORM", io.outputs[0].form());
+        Ok(Some(finisher.run(dispatch)))
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
-        Layouts::Any
+        Layouts::AnyPacked
     }
 
     fn lower(&self, _io: &Io) -> Result<Lowering, OpError> {

@@ -3,8 +3,8 @@
 //! *Shapes*: `[batch.., m, k], [batch.., k, n] -> [batch.., m, n]`, the batches broadcast; a vector stands for one row
 //! on the left, one column on the right, and its axis is missing in the output.
 
-use super::product::{KERNELS, Product};
-use crate::graph::lower::{Io, Lowering};
+use super::product::{KERNELS, Product, code_layouts};
+use crate::graph::lower::{Io, Layout, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
 use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
@@ -40,6 +40,8 @@ fn samples(rng: &mut Rng) -> Vec<Sample> {
         (vec![m, 0], vec![0, n]),
         (vec![0, m, k], vec![k, n]),
         (vec![7, m, 300], vec![7, 300, 17]),
+        (vec![m, 90], vec![90, 30]),
+        (vec![m, 1100], vec![1100]),
     ];
     let sample = |(a, b): (Vec<usize>, Vec<usize>), constant: bool| {
         let k = a[a.len() - 1];
@@ -196,8 +198,15 @@ impl Op for MatMul {
         Ok(Some(y.reshaped(shape)))
     }
 
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        let b = if inputs[1].rank() == 1 { Layout::PackedRows } else { Layout::PackedColumns };
+        code_layouts(params, inputs, [Layout::PackedRows, b])
+    }
+
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
-        product(&io.inputs[0].shape, &io.inputs[1].shape).lower_codes(params, io).map(Some)
+        let of = product(&io.inputs[0].shape, &io.inputs[1].shape);
+        let words = product(&io.inputs[0].words(), &io.inputs[1].words());
+        Product { n: of.n, ..words }.lower_codes(params, io).map(Some)
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

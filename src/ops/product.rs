@@ -1,13 +1,15 @@
 //! Batches of matrix products with strides: what `MatMul` and `Gemm` compute.
 
 use super::gemm_cpu::{Mat, Tiling, par_blocks};
-use super::integer::device::{self, FinishParams, Finisher, fits_32, products};
+use super::integer::device::{self, FinishParams, Finisher, Packed, dots, fits_32, folded, products};
 use super::integer::sums::{Finish, Sum, floats, integers, is_exact_in_f32, is_narrow, steps_of};
 use super::integer::{bytes, dense, pairs};
 use crate::graph::epilogue::EpilogueParams;
-use crate::graph::lower::{Dispatch, Io, Kernel, Lowering, Operand, flat_grid, summable, u32};
+use crate::graph::lower::{
+    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, summable, u32,
+};
 use crate::graph::{CodeParams, OpError, Scratch};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 
 crate::params! {
@@ -85,19 +87,20 @@ macro_rules! kernel {
 }
 
 macro_rules! code_kernel {
-    ($name:literal, $($sums:literal),+; $main:literal) => {
+    ($name:literal, $($sums:literal),+; $($main:literal),+) => {
         crate::kernel!(
             $name,
             CodeProduct,
             [
                 "shared/grid.wgsl",
+                "shared/codes.wgsl",
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
                 "shared/finish.wgsl",
                 $($sums,)+
                 "shared/product.wgsl",
-                "shared/product_codes.wgsl",
-                $main
+                "shared/product_finish.wgsl",
+                $($main),+
             ]
         )
     };
@@ -105,14 +108,33 @@ macro_rules! code_kernel {
 
 static TILED: Kernel = kernel!("matmul", "matmul.wgsl");
 static BY_ROW: Kernel = kernel!("matmul_row", "matmul_row.wgsl");
-pub(super) static CODES_TILED: Kernel = code_kernel!("matmul_codes", "shared/sums_i32.wgsl"; "matmul.wgsl");
+/// Packed codes, four products at a time.
+pub(super) static DOTS_TILED: Kernel =
+    code_kernel!("matmul_packed", "shared/sums_i32.wgsl"; "shared/product_packed.wgsl", "matmul.wgsl");
+pub(super) static DOTS_BY_ROW: Kernel = code_kernel!("matmul_packed_row", "shared/sums_i32.wgsl"; "shared/product_packed.wgsl", "matmul_row.wgsl");
+pub(super) static CODES_TILED: Kernel =
+    code_kernel!("matmul_codes", "shared/sums_i32.wgsl"; "shared/product_codes.wgsl", "matmul.wgsl");
 pub(super) static CODES_BY_ROW: Kernel =
-    code_kernel!("matmul_codes_row", "shared/sums_i32.wgsl"; "matmul_row.wgsl");
+    code_kernel!("matmul_codes_row", "shared/sums_i32.wgsl"; "shared/product_codes.wgsl", "matmul_row.wgsl");
 pub(super) static CODES_WIDE: Kernel =
-    code_kernel!("matmul_codes_wide", "shared/sums_i64.wgsl"; "matmul_row.wgsl");
+    code_kernel!("matmul_codes_wide", "shared/sums_i64.wgsl"; "shared/product_codes.wgsl", "matmul_row.wgsl");
 /// Where pairs of products saturate.
-pub(super) static CODES_PAIRS: Kernel =
-    code_kernel!("matmul_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "matmul_pairs.wgsl");
+pub(super) static CODES_PAIRS: Kernel = code_kernel!("matmul_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "shared/product_codes.wgsl", "matmul_pairs.wgsl");
+
+/// Elements of a right operand below which copies to packed layouts cost more than they gain.
+const SMALL: usize = 1024;
+
+/// The layouts of operands on codes, which are `packed` where products are formed of packed codes.
+pub(super) fn code_layouts(params: &CodeParams, inputs: &[TensorType], packed: [Layout; 2]) -> Layouts {
+    let b: Vec<usize> = inputs[1].shape.iter().filter_map(|d| d.fixed()).collect();
+    // A bias that takes a zero point off is that of one matrix.
+    let one = b.len() == inputs[1].rank() && b.iter().rev().skip(2).all(|d| *d == 1);
+    let folds = device::offset(params) != Ok(0);
+    if !dots(params) || b.iter().product::<usize>() < SMALL || (folds && !one) {
+        return Layouts::Linear;
+    }
+    Layouts::Exact { inputs: packed.to_vec(), outputs: vec![Layout::Linear] }
+}
 
 /// What [`Product::lower`] may name.
 pub(super) static KERNELS: &[&Kernel] = &[&TILED, &BY_ROW];
@@ -338,17 +360,22 @@ impl Product {
         let bind = [Operand::Input(0), Operand::Input(1), c, Operand::Output(0)];
         Ok(Lowering::run([Dispatch::new(kernel, &params, bind, flat_grid(batches * invocations))]))
     }
-    /// The dispatches of [`Product::integer`]. A bias has one element, or one a column.
+
+    /// The dispatches of [`Product::integer`]. A bias has one element, or one a column. Where codes are packed, k and steps
+    /// count words.
     pub fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
         summable(self.k)?;
+        let packed = io.inputs[0].layout.packed().is_some();
+        let [by_row, tiled] =
+            if packed { [&DOTS_BY_ROW, &DOTS_TILED] } else { [&CODES_BY_ROW, &CODES_TILED] };
         let (kernel, invocations) = if pairs::saturate(params) {
             (&CODES_PAIRS, self.m * self.n.div_ceil(ROW_COLUMNS))
         } else if !fits_32(params) {
             (&CODES_WIDE, self.m * self.n.div_ceil(ROW_COLUMNS))
         } else if self.m <= FEW_ROWS {
-            (&CODES_BY_ROW, self.m * self.n.div_ceil(ROW_COLUMNS))
+            (by_row, self.m * self.n.div_ceil(ROW_COLUMNS))
         } else {
-            (&CODES_TILED, self.m.div_ceil(TILE.0) * self.n.div_ceil(TILE.1))
+            (tiled, self.m.div_ceil(TILE.0) * self.n.div_ceil(TILE.1))
         };
         let four = |v: [usize; 4]| v.map(u32);
         let bias = (params.inputs.len() > 2).then(|| io.inputs[2].len());
@@ -373,6 +400,13 @@ impl Product {
         let grid = flat_grid(self.batches() * invocations);
         let dispatch =
             |finish, bind: &[Operand]| Dispatch::new(kernel, &CodeProduct { finish, ..of }, bind, grid);
+        if packed {
+            let weights = Packed { channels: self.n, count: self.k, o_step: self.b.1, step: self.b.0 };
+            return folded(params, io, weights, finisher, |finish, bind, folds| {
+                let of = if folds { CodeProduct { has_c: 1, c_col: 1, ..of } } else { of };
+                Dispatch::new(kernel, &CodeProduct { finish, ..of }, bind, grid)
+            });
+        }
         if std::ptr::eq(kernel, &CODES_PAIRS) {
             return device::pairs(params, self.n, finisher, dispatch);
         }

@@ -34,6 +34,7 @@ pub(super) static MEAN_OF_CODES: Kernel = crate::kernel!(
     MeanParams,
     [
         "shared/rows.wgsl",
+        "shared/codes.wgsl",
         "shared/wide.wgsl",
         "shared/requantize.wgsl",
         "shared/finish.wgsl",
@@ -481,7 +482,12 @@ impl Op for Reduce {
     }
 
     fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
-        self.layouts(&[TensorType { dtype: DType::F32, shape: inputs[0].shape.clone() }])
+        let mut layouts = self.layouts(&[TensorType { dtype: DType::F32, shape: inputs[0].shape.clone() }]);
+        // An element is read as it lies; what is written has a word each.
+        if let Layouts::Exact { inputs: taken, .. } = &mut layouts {
+            taken[0] = Layout::channels_last(inputs[0].dtype);
+        }
+        layouts
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
@@ -493,7 +499,7 @@ impl Op for Reduce {
         let of =
             MeanParams { finish: finisher.params, rows: rows.params(), c: u32(c), c4: u32(c.div_ceil(4)) };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
-        let dispatch = rows.dispatch(&MEAN_OF_CODES, &of, bind);
+        let dispatch = rows.dispatch(&MEAN_OF_CODES, &of, bind).with("X_FORM", io.inputs[0].form());
         Ok(Some(finisher.run(dispatch)))
     }
 

@@ -193,11 +193,11 @@ impl Op for Slice {
             }
             _ => false,
         };
-        if x.rank() >= 3 && fits { Layouts::Any } else { Layouts::Linear }
+        if x.rank() >= 3 && fits { Layouts::AnyPacked } else { Layouts::Linear }
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
-        let copy = self.copy(&io.inputs[0], &io.outputs[0])?;
+        let copy = self.copy(&io.inputs[0], &io.outputs[0])?.within(io.inputs[0].layout);
         let dispatches: Vec<_> = copy.dispatch(Operand::Input(0), Operand::Output(0)).into_iter().collect();
         Ok(Lowering::run(dispatches))
     }

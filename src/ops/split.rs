@@ -142,13 +142,16 @@ impl Op for Split {
         let (_, before) = self.parts.split_last().expect("at least one part");
         let in_fours = |d: &Dim| d.fixed().is_some_and(|c| c.is_multiple_of(4));
         let any = inputs[0].rank() >= 3 && (self.axis != 1 || before.iter().all(in_fours));
-        if any { Layouts::Any } else { Layouts::Linear }
+        if any { Layouts::AnyPacked } else { Layouts::Linear }
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         let copies = self.copies(&io.inputs[0], &io.outputs);
-        let of = |(i, copy): (usize, &StridedCopy)| copy.dispatch(Operand::Input(0), Operand::Output(i));
-        Ok(Lowering::run(copies.iter().enumerate().filter_map(of).collect::<Vec<_>>()))
+        let layout = io.inputs[0].layout;
+        let of = |(i, copy): (usize, StridedCopy)| {
+            copy.within(layout).dispatch(Operand::Input(0), Operand::Output(i))
+        };
+        Ok(Lowering::run(copies.into_iter().enumerate().filter_map(of).collect::<Vec<_>>()))
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {

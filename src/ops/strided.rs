@@ -2,7 +2,7 @@
 
 use super::element::{Element, Movement};
 use crate::graph::OpError;
-use crate::graph::lower::{Dispatch, Kernel, Operand, View, axes, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Kernel, Layout, Operand, View, axes, flat_grid, u32};
 use rayon::prelude::*;
 
 crate::params! {
@@ -93,6 +93,14 @@ impl StridedCopy {
             Some(g) => Some(Dispatch::new(&COPY4, &g.params(), bind, flat_grid(n / 4))),
             None => Some(Dispatch::new(&COPY, &self.params(), bind, flat_grid(n))),
         }
+    }
+
+    /// The same copy between tensors in this layout: of words where four channels share one.
+    pub(crate) fn within(self, layout: Layout) -> StridedCopy {
+        if layout.packed().is_none() || self.len() == 0 {
+            return self;
+        }
+        self.in_groups().expect("operators that divide groups of channels do not ask for packed ones")
     }
 
     /// The same copy counted in groups of four elements.
@@ -216,7 +224,6 @@ pub(crate) fn sliced(x: &View, starts: &[usize], steps: &[i64], y: &View) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::lower::Layout;
     use crate::tensor::DType;
 
     #[test]

@@ -143,10 +143,12 @@ impl<'a> Builder<'a> {
         let (ins, outs, rank) = match node.op.layouts(in_types) {
             Layouts::Linear => (vec![], vec![], 0),
             Layouts::Exact { inputs, outputs } => (inputs, outputs, 0),
-            Layouts::Any => {
+            layouts @ (Layouts::Any | Layouts::AnyPacked) => {
                 let rank = out_types.iter().map(TensorType::rank).max().unwrap_or(0);
                 let layout = self.prevailing(node, in_types, out_types);
-                (vec![layout; in_types.len()], vec![layout; out_types.len()], rank)
+                let packs = layouts == Layouts::AnyPacked && layout == Layout::ChannelsLast;
+                let of = |ty: &TensorType| if packs { Layout::channels_last(ty.dtype) } else { layout };
+                (in_types.iter().map(of).collect(), out_types.iter().map(of).collect(), rank)
             }
         };
         let get = |list: &[Layout], i: usize| list.get(i).copied().unwrap_or(Layout::Linear);
@@ -176,9 +178,9 @@ impl<'a> Builder<'a> {
             if self.graph.value(*v).constant.is_some() {
                 continue;
             }
-            let lies = |layout| {
-                let views = self.on_device.get(v);
-                views.is_some_and(|l| l.iter().any(|(w, _)| w.layout == layout && w.shape.len() == ty.rank()))
+            let lies = |layout: Layout| {
+                let of_rank = |w: &View| w.layout.loose() == layout && w.shape.len() == ty.rank();
+                self.on_device.get(v).is_some_and(|l| l.iter().any(|(w, _)| of_rank(w)))
             };
             // A tensor of full rank is what a copy costs most for.
             let weight = if ty.rank() == rank { 2 } else { 1 };
@@ -214,6 +216,9 @@ impl<'a> Builder<'a> {
             return self.copy(v, &from, home, want);
         }
         let (from, home) = self.on_device[&v][0].clone();
+        if from.shape == want.shape && from.layout.loose() == want.layout.loose() {
+            return self.copy(v, &from, home, want);
+        }
         let linear = View { layout: Layout::Linear, ..from.clone() };
         self.copy(v, &from, home, &linear)?;
         self.place(v, want)
@@ -403,6 +408,9 @@ pub(super) fn padded(bytes: u64) -> u64 {
 fn same_order(a: &View, b: &View) -> bool {
     if a.layout == b.layout {
         return true;
+    }
+    if a.layout.packed().is_some() || b.layout.packed().is_some() {
+        return false;
     }
     let (x, y) = (a.place(), b.place());
     let steps = x.strides.iter().zip(&y.strides).zip(&a.shape);

@@ -100,6 +100,8 @@ macro_rules! kernel {
             [
                 "shared/grid.wgsl",
                 "shared/lanes.wgsl",
+                "shared/codes.wgsl",
+                "shared/store_codes.wgsl",
                 "shared/broadcast.wgsl",
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
@@ -139,7 +141,11 @@ fn lower(io: &Io, kernel: &'static Kernel, finisher: Finisher, taken: Taken) -> 
         sign,
     };
     let bind = [Operand::Input(first), Operand::Input(second), Operand::Table(0), Operand::Output(0)];
-    finisher.run(Dispatch::new(kernel, &of, bind, flat_grid(n4 as usize)))
+    let dispatch = Dispatch::new(kernel, &of, bind, flat_grid(n4 as usize))
+        .with("A_FORM", io.inputs[first].form())
+        .with("B_FORM", io.inputs[second].form())
+        .with("Y_FORM", out.form());
+    finisher.run(dispatch)
 }
 
 /// The dispatch of [`product`].

@@ -331,7 +331,7 @@ impl Op for Binary {
     }
 
     fn integer_layouts(&self, _params: &CodeParams, _inputs: &[TensorType]) -> Layouts {
-        Layouts::Any
+        Layouts::AnyPacked
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {

@@ -2,9 +2,13 @@
 
 use super::window::{Window, three};
 use super::{Conv, DEPTHWISE_PIXELS, TILE, window_params};
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, summable};
+use crate::graph::lower::{
+    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, View, flat_grid, summable,
+};
 use crate::graph::{CodeParams, OpError};
-use crate::ops::integer::device::{self, FinishParams, Finisher, fits_32, products};
+use crate::ops::integer::device::{
+    self, FinishParams, Finisher, Packed, dots, fits_32, folded, products, weights_pack,
+};
 use crate::ops::integer::pairs;
 use crate::tensor::TensorType;
 
@@ -27,37 +31,45 @@ crate::params! {
 }
 
 macro_rules! kernel {
-    ($name:literal, $($sums:literal),+; $main:literal) => {
+    ($name:literal, $($sums:literal),+; $($main:literal),+) => {
         crate::kernel!(
             $name,
             Params,
             [
                 "shared/grid.wgsl",
                 "shared/lanes.wgsl",
+                "shared/codes.wgsl",
+                "shared/store_codes.wgsl",
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
                 "shared/finish.wgsl",
                 $($sums,)+
                 "shared/window.wgsl",
-                "shared/window_codes.wgsl",
+                "shared/window_finish.wgsl",
                 "shared/slide.wgsl",
-                $main
+                $($main),+
             ]
         )
     };
 }
 
-pub(in crate::ops) static DENSE: Kernel = kernel!("conv_codes", "shared/sums_i32.wgsl"; "conv.wgsl");
+/// Packed codes, four products at a time.
+pub(in crate::ops) static DOTS: Kernel = kernel!(
+    "conv_codes_packed", "shared/sums_i32.wgsl";
+    "shared/window_packed.wgsl", "shared/tile_dots.wgsl", "conv.wgsl"
+);
+pub(in crate::ops) static DENSE: Kernel = kernel!(
+    "conv_codes", "shared/sums_i32.wgsl";
+    "shared/window_codes.wgsl", "shared/tile_rows.wgsl", "conv.wgsl"
+);
 pub(in crate::ops) static GROUPED: Kernel =
-    kernel!("conv_codes_grouped", "shared/sums_i32.wgsl"; "conv_grouped.wgsl");
-pub(in crate::ops) static DEPTHWISE: Kernel =
-    kernel!("conv_codes_depthwise", "shared/sums_i32.wgsl"; "conv_depthwise.wgsl");
+    kernel!("conv_codes_grouped", "shared/sums_i32.wgsl"; "shared/window_codes.wgsl", "conv_grouped.wgsl");
+pub(in crate::ops) static DEPTHWISE: Kernel = kernel!("conv_codes_depthwise", "shared/sums_i32.wgsl"; "shared/window_codes.wgsl", "conv_depthwise.wgsl");
 /// For sums of more than 32 bits, whatever the groups.
 pub(in crate::ops) static WIDE: Kernel =
-    kernel!("conv_codes_wide", "shared/sums_i64.wgsl"; "conv_grouped.wgsl");
+    kernel!("conv_codes_wide", "shared/sums_i64.wgsl"; "shared/window_codes.wgsl", "conv_grouped.wgsl");
 /// Where pairs of products saturate, whatever the groups.
-pub(in crate::ops) static PAIRS: Kernel =
-    kernel!("conv_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "conv_pairs.wgsl");
+pub(in crate::ops) static PAIRS: Kernel = kernel!("conv_codes_pairs", "shared/sums_i64.wgsl", "shared/pairs.wgsl"; "shared/window_codes.wgsl", "conv_pairs.wgsl");
 
 impl Conv {
     fn code_kernel(&self, params: &CodeParams, c_group: usize, o: usize) -> &'static Kernel {
@@ -71,7 +83,7 @@ impl Conv {
         if std::ptr::eq(of_numbers, &super::DEPTHWISE) {
             &DEPTHWISE
         } else if std::ptr::eq(of_numbers, &super::DENSE) {
-            &DENSE
+            if dots(params) { &DOTS } else { &DENSE }
         } else {
             &GROUPED
         }
@@ -79,24 +91,30 @@ impl Conv {
 
     pub(super) fn code_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
         let dim = |axis: usize| inputs[1].shape[axis].fixed().unwrap_or(0);
-        let depthwise = std::ptr::eq(self.code_kernel(params, dim(1), dim(0)), &DEPTHWISE);
-        let mut layouts = vec![
-            Layout::ChannelsLast,
-            if depthwise { Layout::DepthwiseWeights } else { Layout::ConvWeights },
-        ];
+        let kernel = self.code_kernel(params, dim(1), dim(0));
+        let weights = match (std::ptr::eq(kernel, &DEPTHWISE), weights_pack(params)) {
+            (true, true) => Layout::PackedDepthwiseWeights,
+            (true, false) => Layout::DepthwiseWeights,
+            _ if std::ptr::eq(kernel, &DOTS) => Layout::PackedConvWeights,
+            _ => Layout::ConvWeights,
+        };
+        let mut layouts = vec![Layout::channels_last(inputs[0].dtype), weights];
         layouts.resize(params.inputs.len(), Layout::Vector4);
-        layouts.resize(inputs.len(), Layout::ChannelsLast);
-        Layouts::Exact { inputs: layouts, outputs: vec![Layout::ChannelsLast] }
+        layouts
+            .extend(inputs[params.inputs.len()..].iter().map(|addend| Layout::channels_last(addend.dtype)));
+        let y = Layout::channels_last(params.output.dtype());
+        Layouts::Exact { inputs: layouts, outputs: vec![y] }
     }
 
     pub(super) fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
         let (x, w, y) = (&io.inputs[0].shape, &io.inputs[1].shape, &io.outputs[0].shape);
         summable(w[1..].iter().product())?;
         let kernel = self.code_kernel(params, w[1], w[0]);
+        let is = |one: &'static Kernel| std::ptr::eq(kernel, one);
         let (pixels, o4) = (y[0] * three(y).iter().product::<usize>(), y[1].div_ceil(4));
-        let invocations = if std::ptr::eq(kernel, &DENSE) {
+        let invocations = if is(&DENSE) || is(&DOTS) {
             pixels.div_ceil(TILE.0) * y[1].div_ceil(TILE.1)
-        } else if std::ptr::eq(kernel, &DEPTHWISE) {
+        } else if is(&DEPTHWISE) {
             pixels.div_ceil(DEPTHWISE_PIXELS) * o4
         } else {
             pixels * o4
@@ -104,14 +122,28 @@ impl Conv {
         let bias = params.inputs.len() > 2;
         let of = Params::new(&self.window, x, y, w[1], w[0] / self.groups, bias);
         let finisher = Finisher::of_products(params)?;
-        let dispatch = |finish, bind: &[Operand]| {
-            Dispatch::new(kernel, &Params { finish, ..of }, bind, flat_grid(invocations))
+        let addend = io.inputs.get(params.inputs.len()).map_or(0, View::form);
+        let dispatch = |finish, bind: &[Operand], bias: u32| {
+            Dispatch::new(kernel, &Params { finish, bias, ..of }, bind, flat_grid(invocations))
+                .with("ADDEND_FORM", addend)
+                .with("Y_FORM", io.outputs[0].form())
         };
-        if std::ptr::eq(kernel, &PAIRS) {
+        if is(&DOTS) {
+            let channels = y[1].next_multiple_of(4);
+            let count = io.inputs[1].words().iter().product::<usize>() / channels;
+            let weights = Packed { channels, count, o_step: 1, step: channels };
+            return folded(params, io, weights, finisher, |finish, bind, folds| {
+                dispatch(finish, bind, u32::from(bias || folds))
+            });
+        }
+        let dispatch = |finish, bind: &[Operand]| {
+            let dispatch = dispatch(finish, bind, u32::from(bias));
+            dispatch.with("X_FORM", io.inputs[0].form()).with("W_FORM", io.inputs[1].form())
+        };
+        if is(&PAIRS) {
             return device::pairs(params, y[1], finisher, dispatch);
         }
-        let wide = std::ptr::eq(kernel, &WIDE);
-        Ok(products(params, &io.inputs[1], finisher, wide, dispatch))
+        Ok(products(params, &io.inputs[1], finisher, is(&WIDE), dispatch))
     }
 }
 

@@ -45,7 +45,7 @@ const DEPTHWISE_PIXELS: usize = 4;
 
 /// A kernel of convolutions of numbers.
 macro_rules! kernel {
-    ($name:literal, $slide:literal, $main:literal) => {
+    ($name:literal, $slide:literal, $($main:literal),+) => {
         crate::kernel!(
             $name,
             $crate::ops::conv::Params,
@@ -60,7 +60,7 @@ macro_rules! kernel {
                 "shared/window.wgsl",
                 "shared/window_f32.wgsl",
                 $slide,
-                $main
+                $($main),+
             ]
         )
     };
@@ -68,7 +68,7 @@ macro_rules! kernel {
 
 pub(super) use kernel;
 
-static DENSE: Kernel = kernel!("conv", "shared/slide.wgsl", "conv.wgsl");
+static DENSE: Kernel = kernel!("conv", "shared/slide.wgsl", "shared/tile_rows.wgsl", "conv.wgsl");
 static GROUPED: Kernel = kernel!("conv_grouped", "shared/slide.wgsl", "conv_grouped.wgsl");
 static DEPTHWISE: Kernel = kernel!("conv_depthwise", "shared/slide.wgsl", "conv_depthwise.wgsl");
 

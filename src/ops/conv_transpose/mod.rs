@@ -25,7 +25,8 @@ const LONGEST: usize = 1 << 30;
 /// Floats of products that a thread keeps; they should stay in its second-level cache.
 const KEPT: usize = 160 * 1024;
 
-static DENSE: Kernel = kernel!("conv_transpose", "shared/slide_back.wgsl", "conv.wgsl");
+static DENSE: Kernel =
+    kernel!("conv_transpose", "shared/slide_back.wgsl", "shared/tile_rows.wgsl", "conv.wgsl");
 static GROUPED: Kernel =
     kernel!("conv_transpose_grouped", "shared/slide_back.wgsl", "conv_transpose_grouped.wgsl");
 

@@ -2,7 +2,7 @@
 //! `shared/finish.wgsl`, and steps of weights whose zero points are not zero.
 
 use super::sums::Ending;
-use crate::graph::lower::{Dispatch, Kernel, Lowering, Operand, View, axes, flat_grid, u32};
+use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Lowering, Operand, View, axes, flat_grid, u32};
 use crate::graph::{CodeOutput, CodeParams, OpError};
 use crate::quant::{Accumulator, Factor, QParams, Requantize, Rounding};
 use crate::tensor::DType;
@@ -231,6 +231,86 @@ pub(in crate::ops) fn products(
     dispatches.push(dispatch);
     tables.insert(0, finisher.table);
     Lowering::Run { dispatches, temps, tables }
+}
+
+/// Whether four codes of a type lie in a word.
+fn packs(p: Option<&QParams>) -> bool {
+    p.is_some_and(|p| Layout::channels_last(p.dtype()).packed().is_some())
+}
+
+/// Whether steps of weights are their codes, and fit a byte with a sign.
+pub(in crate::ops) fn weights_pack(params: &CodeParams) -> bool {
+    let w = params.inputs.get(1).and_then(Option::as_ref);
+    packs(w) && w.is_some_and(|p| p.dtype() != DType::U8 && p.zero_points().iter().all(|z| *z == 0))
+}
+
+/// Whether products are formed of packed codes, four at a time.
+pub(in crate::ops) fn dots(params: &CodeParams) -> bool {
+    packs(params.inputs[0].as_ref())
+        && weights_pack(params)
+        && fits_32(params)
+        && !super::pairs::saturate(params)
+}
+
+crate::params! {
+    /// `Params` of `fold.wgsl`.
+    pub(in crate::ops) struct FoldParams {
+        channels: u32, count: u32, o_step: u32, step: u32, bias: u32, b_step: u32, zero: i32
+    }
+}
+
+/// The bias of products of packed codes.
+pub(super) static FOLD: Kernel = crate::kernel!("fold", FoldParams, ["shared/grid.wgsl", "fold.wgsl"]);
+
+/// Where packed weights lie: output channels, words of each, and steps from one channel and from one word to the next.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) struct Packed {
+    pub channels: usize,
+    pub count: usize,
+    pub o_step: usize,
+    pub step: usize,
+}
+
+/// The zero point of codes that dots are formed of: those without a sign are taken less 128.
+pub(in crate::ops) fn offset(params: &CodeParams) -> Result<i32, OpError> {
+    let x = params.inputs[0].as_ref().map(QParams::dtype);
+    let less = if matches!(x, Some(DType::U4 | DType::U8)) { 128 } else { 0 };
+    Ok(params.input(0)?.zero_point() - less)
+}
+
+/// Products of packed codes, which are not steps: what the zero point of x adds is taken off the bias before. `make` gets
+/// what is bound, and whether the bias is that of `fold.wgsl`, with a number for each channel.
+pub(in crate::ops) fn folded(
+    params: &CodeParams,
+    io: &Io,
+    weights: Packed,
+    finisher: Finisher,
+    make: impl FnOnce(FinishParams, &[Operand], bool) -> Dispatch,
+) -> Result<Lowering, OpError> {
+    let (mut dispatches, mut temps) = (Vec::new(), Vec::new());
+    let mut bind = bound(params, Operand::Input(1));
+    let zero = offset(params)?;
+    if zero != 0 {
+        let bias = io.inputs.get(2).filter(|_| params.inputs.len() > 2);
+        let of = FoldParams {
+            channels: u32(weights.channels),
+            count: u32(weights.count),
+            o_step: u32(weights.o_step),
+            step: u32(weights.step),
+            bias: u32::from(bias.is_some()),
+            b_step: u32::from(bias.is_some_and(|b| b.len() > 1)),
+            zero,
+        };
+        let b = if bias.is_some() { bind[2] } else { bind[1] };
+        let grid = flat_grid(weights.channels);
+        dispatches.push(Dispatch::new(&FOLD, &of, [bind[1], b, Operand::Temp(0)], grid));
+        temps.push(weights.channels as u64 * 4);
+        bind[2] = Operand::Temp(0);
+    }
+    let finisher = finisher.of_32_bits();
+    let dispatch = make(finisher.params, &bind, zero != 0).with("X_FORM", io.inputs[0].form());
+    dispatches.push(finisher.told(dispatch));
+    Ok(Lowering::Run { dispatches, temps, tables: vec![finisher.table] })
 }
 
 /// What kernels of products bind, with these weights. What is not there is not read.

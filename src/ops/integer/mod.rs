@@ -37,11 +37,15 @@ pub(super) static DEF: OpDef =
 /// What [`Op::lower_integer`] of all operators may name.
 static KERNELS: &[&Kernel] = &[
     &device::STEPS,
+    &device::FOLD,
+    &conv::codes::DOTS,
     &conv::codes::DENSE,
     &conv::codes::GROUPED,
     &conv::codes::DEPTHWISE,
     &conv::codes::WIDE,
     &conv::codes::PAIRS,
+    &product::DOTS_TILED,
+    &product::DOTS_BY_ROW,
     &product::CODES_TILED,
     &product::CODES_BY_ROW,
     &product::CODES_WIDE,

@@ -32,13 +32,22 @@ static TO_CODES: Kernel = crate::kernel!(
         "shared/bits.wgsl",
         "shared/quantize.wgsl",
         "shared/nan_count.wgsl",
+        "shared/codes.wgsl",
+        "shared/store_codes.wgsl",
         "quantize.wgsl"
     ]
 );
 static TO_NUMBERS: Kernel = crate::kernel!(
     "dequantize",
     Params,
-    ["shared/grid.wgsl", "shared/lanes.wgsl", "shared/nearest.wgsl", "dequantize.wgsl"]
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/nearest.wgsl",
+        "shared/codes.wgsl",
+        "shared/load_codes.wgsl",
+        "dequantize.wgsl"
+    ]
 );
 
 pub(in crate::ops) static QUANTIZE: OpDef = OpDef {
@@ -154,7 +163,7 @@ impl Op for Quantize {
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
-        Layouts::Any
+        Layouts::AnyPacked
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
@@ -163,6 +172,7 @@ impl Op for Quantize {
         }
         let mut dispatch = dispatch(&TO_CODES, &io.inputs[0], &self.params.step(0));
         dispatch.overrides = numbers(self.params.rounding, self.params.division).to_vec();
+        dispatch.overrides.push(("Y_FORM", io.outputs[0].form()));
         Ok(Lowering::run([dispatch]))
     }
 
@@ -214,13 +224,14 @@ impl Op for Dequantize {
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
-        Layouts::Any
+        Layouts::AnyPacked
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
         if io.inputs[0].is_empty() {
             return Ok(Lowering::run([]));
         }
-        Ok(Lowering::run([dispatch(&TO_NUMBERS, &io.inputs[0], &self.params.step(0))]))
+        let dispatch = dispatch(&TO_NUMBERS, &io.inputs[0], &self.params.step(0));
+        Ok(Lowering::run([dispatch.with("X_FORM", io.inputs[0].form())]))
     }
 }

@@ -21,8 +21,18 @@ crate::params! {
     struct Params { n4: u32, c: u32, c4: u32, low: i32, last: i32 }
 }
 
-static KERNEL: Kernel =
-    crate::kernel!("table", Params, ["shared/grid.wgsl", "shared/lanes.wgsl", "table.wgsl"]);
+static KERNEL: Kernel = crate::kernel!(
+    "table",
+    Params,
+    [
+        "shared/grid.wgsl",
+        "shared/lanes.wgsl",
+        "shared/codes.wgsl",
+        "shared/load_codes.wgsl",
+        "shared/store_codes.wgsl",
+        "table.wgsl"
+    ]
+);
 
 pub(in crate::ops) static DEF: OpDef = OpDef { name: "Table", onnx: &[], read, kernels: &[&KERNEL], samples };
 
@@ -218,8 +228,9 @@ impl Op for Table {
     /// The table has no channels, so that `Any` would not do: pictures as convolutions have them, all else linear.
     fn layouts(&self, inputs: &[TensorType]) -> Layouts {
         let last = inputs[0].rank() >= 4;
-        let x = if last { Layout::ChannelsLast } else { Layout::Linear };
-        Layouts::Exact { inputs: vec![x, Layout::Linear], outputs: vec![x] }
+        let of = |dtype| if last { Layout::channels_last(dtype) } else { Layout::Linear };
+        let inputs = vec![of(inputs[0].dtype), Layout::Linear];
+        Layouts::Exact { inputs, outputs: vec![of(self.output.dtype())] }
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
@@ -231,7 +242,8 @@ impl Op for Table {
         let (low, high) = x.dtype.limits().unwrap_or((0, 0));
         let params = Params { n4, c, c4, low, last: high - low };
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Output(0)];
-        Ok(Lowering::run([Dispatch::new(&KERNEL, &params, bind, flat_grid(n4 as usize))]))
+        let dispatch = Dispatch::new(&KERNEL, &params, bind, flat_grid(n4 as usize));
+        Ok(Lowering::run([dispatch.with("X_FORM", x.form()).with("Y_FORM", io.outputs[0].form())]))
     }
 
     fn codes(&self) -> Option<CodeOutput> {

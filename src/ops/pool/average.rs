@@ -37,6 +37,9 @@ pub(in crate::ops) static CODES: Kernel = crate::kernel!(
     [
         "shared/grid.wgsl",
         "shared/lanes.wgsl",
+        "shared/codes.wgsl",
+        "shared/load_codes.wgsl",
+        "shared/store_codes.wgsl",
         "shared/pool_window.wgsl",
         "shared/wide.wgsl",
         "shared/requantize.wgsl",
@@ -222,8 +225,11 @@ impl Op for SumPool {
         Ok(Some(y))
     }
 
-    fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
-        self.layouts(inputs)
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        Layouts::Exact {
+            inputs: vec![Layout::channels_last(inputs[0].dtype)],
+            outputs: vec![Layout::channels_last(params.output.dtype())],
+        }
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
@@ -253,7 +259,8 @@ impl Op for SumPool {
             none: 0,
         };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
-        Ok(Some(finisher.run(Dispatch::new(&CODES, &of, bind, flat_grid(n4 as usize)))))
+        let dispatch = Dispatch::new(&CODES, &of, bind, flat_grid(n4 as usize));
+        Ok(Some(finisher.run(dispatch.with("X_FORM", x.form()).with("Y_FORM", y.form()))))
     }
 
     fn layouts(&self, _inputs: &[TensorType]) -> Layouts {

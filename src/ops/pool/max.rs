@@ -20,13 +20,22 @@ crate::params! {
 }
 
 macro_rules! kernel {
-    ($name:literal, $params:ty, $dtype:literal, $main:literal) => {
-        crate::kernel!($name, $params, ["shared/grid.wgsl", "shared/pool_window.wgsl", $dtype, $main])
+    ($name:literal, $params:ty, $dtype:literal, $($main:literal),+) => {
+        crate::kernel!($name, $params, ["shared/grid.wgsl", "shared/pool_window.wgsl", $dtype, $($main),+])
     };
 }
 
-static FLOAT: Kernel = kernel!("max_pool", Params, "pool/f32.wgsl", "max_pool.wgsl");
-static INT: Kernel = kernel!("max_pool_i32", Params, "pool/i32.wgsl", "max_pool.wgsl");
+static FLOAT: Kernel = kernel!("max_pool", Params, "pool/f32.wgsl", "pool/groups_f32.wgsl", "max_pool.wgsl");
+static CODES: Kernel = kernel!(
+    "max_pool_codes",
+    Params,
+    "pool/i32.wgsl",
+    "pool/groups_codes.wgsl",
+    "shared/codes.wgsl",
+    "shared/load_codes.wgsl",
+    "shared/store_codes.wgsl",
+    "max_pool.wgsl"
+);
 static FLOAT_INDICES: Kernel =
     kernel!("max_pool_indices", IndexParams, "pool/f32.wgsl", "max_pool_indices.wgsl");
 static INT_INDICES: Kernel =
@@ -36,7 +45,7 @@ pub(in crate::ops) static DEF: OpDef = OpDef {
     name: "MaxPool",
     onnx: &["MaxPool"],
     read,
-    kernels: &[&FLOAT, &INT, &FLOAT_INDICES, &INT_INDICES],
+    kernels: &[&FLOAT, &CODES, &FLOAT_INDICES, &INT_INDICES],
     samples: super::samples::max,
 };
 
@@ -212,9 +221,13 @@ impl Op for MaxPool {
         })
     }
 
-    fn layouts(&self, _inputs: &[TensorType]) -> Layouts {
-        let outputs = vec![Layout::ChannelsLast; 1 + usize::from(self.indices)];
-        Layouts::Exact { inputs: vec![Layout::ChannelsLast], outputs }
+    fn layouts(&self, inputs: &[TensorType]) -> Layouts {
+        if self.indices {
+            let outputs = vec![Layout::ChannelsLast; 2];
+            return Layouts::Exact { inputs: vec![Layout::ChannelsLast], outputs };
+        }
+        let layout = Layout::channels_last(inputs[0].dtype);
+        Layouts::Exact { inputs: vec![layout], outputs: vec![layout] }
     }
 
     fn lower(&self, io: &Io) -> Result<Lowering, OpError> {
@@ -236,8 +249,13 @@ impl Op for MaxPool {
             Dispatch::new(kernel, &params, bind, flat_grid(n4))
         } else {
             let params = Params { window, n4: u32(n4), c4, c: u32(c), lowest };
-            let kernel = if x.dtype == DType::F32 { &FLOAT } else { &INT };
-            Dispatch::new(kernel, &params, [Operand::Input(0), Operand::Output(0)], flat_grid(n4))
+            let bind = [Operand::Input(0), Operand::Output(0)];
+            if x.dtype == DType::F32 {
+                Dispatch::new(&FLOAT, &params, bind, flat_grid(n4))
+            } else {
+                let dispatch = Dispatch::new(&CODES, &params, bind, flat_grid(n4));
+                dispatch.with("X_FORM", x.form()).with("Y_FORM", y.form())
+            }
         };
         Ok(Lowering::run([dispatch]))
     }
