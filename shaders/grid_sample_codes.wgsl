@@ -1,7 +1,7 @@
 // y[n, c, i, j] = x[n, c] sampled at the point grid[n, i, j] = (horizontal, vertical), all of them codes; -1..1 is the whole
 // picture. A point is round(steps * m * 2^-by) + 128 * (size - 1) in steps of 2^-8 pixels; y is finished (shared/finish.wgsl)
 // from the exact sum of four pixels, or of the nearest one, with weights in these steps.
-// x: codes as i32 [n, c, h, w], channels-last. grid: codes as i32 [n, oh, ow, 2], linear. y: as x, channels-last, c of
+// x: codes [n, c, h, w], channels-last. grid: codes as i32 [n, oh, ow, 2], linear. y: as x, channels-last, c of
 // 4*c4 lanes in use. padding: 0 zeros, 1 border, 2 reflection. One invocation computes four channels of one pixel.
 // The caller guarantees pictures of at most 2^20 pixels in height and width.
 struct Params {
@@ -24,7 +24,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<i32>>;
 @group(0) @binding(2) var<storage, read> grid: array<i32>;
 @group(0) @binding(3) var<storage, read> factors: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<i32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<i32>;
 
 const BORDER: u32 = 1u;
 const REFLECTION: u32 = 2u;
@@ -86,10 +86,10 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
             if row >= 0 && column >= 0 {
                 let weight = select(256 - rest.y, rest.y, r == 1) * select(256 - rest.x, rest.x, q == 1);
                 let source = first + u32(row * params.size.x + column);
-                sum = mul_add(x[source * params.c4 + group] - params.finish.x_zero, V(weight), sum);
+                sum = mul_add(load4(source * params.c4 + group) - params.finish.x_zero, V(weight), sum);
             }
         }
     }
     let code = finished(whole(sum, V()), factor(0u), vec4<i32>());
-    y[i] = select(vec4<i32>(), code, lanes_in_use(i, params.c, params.c4));
+    store4(i, select(vec4<i32>(), code, lanes_in_use(i, params.c, params.c4)));
 }

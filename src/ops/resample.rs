@@ -54,7 +54,7 @@ macro_rules! kernel {
 static RESAMPLE: Kernel = kernel!("resample", "resample.wgsl");
 static RESAMPLE4: Kernel = kernel!("resample4", "resample4.wgsl");
 macro_rules! code_kernel {
-    ($name:literal, $main:literal) => {
+    ($name:literal, $($main:literal),+) => {
         crate::kernel!(
             $name,
             CodeParams,
@@ -67,14 +67,20 @@ macro_rules! code_kernel {
                 "shared/sums_i64.wgsl",
                 "shared/resample.wgsl",
                 "shared/resample_codes.wgsl",
-                $main
+                $($main),+
             ]
         )
     };
 }
 
 pub(super) static CODES: Kernel = code_kernel!("resample_codes", "resample_codes.wgsl");
-pub(super) static CODES4: Kernel = code_kernel!("resample4_codes", "resample4_codes.wgsl");
+pub(super) static CODES4: Kernel = code_kernel!(
+    "resample4_codes",
+    "shared/codes.wgsl",
+    "shared/load_codes.wgsl",
+    "shared/store_codes.wgsl",
+    "resample4_codes.wgsl"
+);
 
 /// The kernels that [`Resample::lower`] names.
 pub(super) static KERNELS: [&Kernel; 2] = [&RESAMPLE, &RESAMPLE4];
@@ -262,14 +268,15 @@ impl Resample<f32> {
 }
 
 impl Resample<i64> {
-    /// The same of codes, with factors as table 0; `channels` of them where they lie channels-last, and the channels
-    /// among these axes keep their place.
+    /// The same of codes, with factors as table 0. Where they lie channels-last, channels keep their place.
     pub(super) fn lower_codes(
         &self,
         finisher: Finisher,
         fill: i32,
-        channels: Option<usize>,
+        x: &View,
+        y: &View,
     ) -> Result<Lowering, OpError> {
+        let channels = x.layout.is_channels_last().then(|| y.shape[1]);
         let grouped = channels.and_then(|c| Some((c, self.in_groups()?)));
         let (kernel, r, c) = match &grouped {
             Some((c, g)) => (&CODES4, g, *c),
@@ -295,7 +302,10 @@ impl Resample<i64> {
             pad2: 0,
         };
         let bind = [Operand::Input(0), Operand::Table(1), Operand::Table(0), Operand::Output(0)];
-        let dispatch = finisher.told(Dispatch::new(kernel, &params, bind, flat_grid(n)));
+        let mut dispatch = finisher.told(Dispatch::new(kernel, &params, bind, flat_grid(n)));
+        if grouped.is_some() {
+            dispatch = dispatch.with("X_FORM", x.form()).with("Y_FORM", y.form());
+        }
         let tables = vec![finisher.table, table];
         Ok(Lowering::Run { dispatches: vec![dispatch], temps: Vec::new(), tables })
     }

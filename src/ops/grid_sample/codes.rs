@@ -44,6 +44,9 @@ pub(in crate::ops) static CODES: Kernel = crate::kernel!(
     [
         "shared/grid.wgsl",
         "shared/lanes.wgsl",
+        "shared/codes.wgsl",
+        "shared/load_codes.wgsl",
+        "shared/store_codes.wgsl",
         "shared/wide.wgsl",
         "shared/requantize.wgsl",
         "shared/finish.wgsl",
@@ -184,7 +187,9 @@ impl GridSample {
             nearest: u32::from(self.mode == "nearest"),
         };
         let bind = [Operand::Input(0), Operand::Input(1), Operand::Table(0), Operand::Output(0)];
-        Ok(finisher.run(Dispatch::new(&CODES, &params, bind, flat_grid(groups))))
+        let dispatch = Dispatch::new(&CODES, &params, bind, flat_grid(groups));
+        let dispatch = dispatch.with("X_FORM", io.inputs[0].form()).with("Y_FORM", io.outputs[0].form());
+        Ok(finisher.run(dispatch))
     }
 }
 

@@ -270,8 +270,9 @@ impl Op for GridSample {
         self.has_integer_form().then(|| self.of_codes(params, inputs)).transpose()
     }
 
-    fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
-        self.layouts(inputs)
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        let inputs = vec![Layout::channels_last(inputs[0].dtype), Layout::Linear];
+        Layouts::Exact { inputs, outputs: vec![Layout::channels_last(params.output.dtype())] }
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {

@@ -78,20 +78,18 @@ impl Resize {
     }
 
     /// Channels that stay lie in groups of four.
-    pub(super) fn code_layouts(&self, inputs: &[TensorType]) -> Layouts {
+    pub(super) fn code_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
         let x = &inputs[0];
         let channels = x.rank() >= 3 && self.keeps(1, x.shape[1]);
-        let layout = if channels { Layout::ChannelsLast } else { Layout::Linear };
-        Layouts::Exact { inputs: vec![layout], outputs: vec![layout] }
+        let of = |dtype| if channels { Layout::channels_last(dtype) } else { Layout::Linear };
+        Layouts::Exact { inputs: vec![of(x.dtype)], outputs: vec![of(params.output.dtype())] }
     }
 
     pub(super) fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Lowering, OpError> {
         let (x, y) = (&io.inputs[0], &io.outputs[0]);
         let (resample, unit) = self.of_weights(x, y);
         let finisher = Finisher::of_factors(params, &[factor(params, unit)?])?;
-        let fill = params.output()?.quantize(self.extrapolation);
-        let channels = (x.layout == Layout::ChannelsLast).then(|| y.shape[1]);
-        resample.lower_codes(finisher, fill, channels)
+        resample.lower_codes(finisher, params.output()?.quantize(self.extrapolation), x, y)
     }
 }
 

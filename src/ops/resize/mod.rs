@@ -328,8 +328,8 @@ impl Op for Resize {
         self.is_on_codes().then(|| self.of_codes(params, inputs)).transpose()
     }
 
-    fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
-        self.code_layouts(inputs)
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        self.code_layouts(params, inputs)
     }
 
     fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
