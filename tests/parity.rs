@@ -398,7 +398,7 @@ impl Op for Spoiled {
 /// there are so many.
 fn found(gpu: &Arc<Gpu>, def: &'static OpDef, of: &str, (from, to): Fault, enough: usize) -> usize {
     // Faults of rare cases need more problems than the walk has; they are drawn until one tells.
-    let all = (0..8 * SEEDS.end)
+    let all = (0..24 * SEEDS.end)
         .flat_map(|seed| (def.samples)(&mut Rng::new(seed)).into_iter().map(move |sample| (seed, sample)));
     let problems = all.filter(|(seed, sample)| {
         let spoil = |op| Arc::new(Spoiled { op, from, to }) as Arc<dyn Op>;
@@ -417,6 +417,9 @@ const FAULTS: &[(&str, Fault)] = &[
     ("Conv", ("tie = (down & one) == one;", "tie = (down & one) != one;")),
     ("Conv", ("tie = !x.negative;", "tie = x.negative;")),
     ("Conv", ("let low = p.high >> n;", "let low = (p.high + 1u) >> n;")),
+    ("GridSample", ("at & vec2<i32>(255)", "at & vec2<i32>(127)")),
+    ("Resize", ("table[a + 1u] * table[b + 1u]", "table[a + 1u]")),
+    ("Resize", ("~p.high + ones(p.low == none), negative", "~p.high, negative")),
     ("Identity", ("(x.a >> (vec4<u32>(31u) - left))) != none)", "none) != none)")),
     ("MatMul", ("q.high + ones(b < p.high)", "q.high")),
     ("Add", ("let to_c = ones(pb < to_b) | ones(b < pb);", "let to_c = p.a & vec4<u32>(0u);")),

@@ -13,6 +13,9 @@ struct Params {
     tables: vec4<u32>,
     taps: vec4<u32>,
     c4: u32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
