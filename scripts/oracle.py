@@ -19,10 +19,23 @@ import struct
 import sys
 
 import numpy as np
+from oracle_codes import (
+    STORED,
+    Params,
+    exact_matmul,
+    fixed,
+    half_away,
+    halves_to_even,
+    multiplier,
+    objects,
+    over_power,
+    params,
+    per_channel,
+    place,
+)
+from oracle_forms import conv_transpose_sums, grid_sample, layer_norm, resize, table
 
 DTYPES = {"F32": np.float32, "I32": np.int32, "I16": np.int16, "U16": np.uint16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
-LIMITS = {"i4": (-8, 7), "i8": (-128, 127), "i16": (-32768, 32767), "u4": (0, 15), "u8": (0, 255), "u16": (0, 65535)}
-STORED = {"i4": np.int8, "u4": np.uint8, "i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16}
 
 
 def read_graph(path):
@@ -36,111 +49,6 @@ def read_graph(path):
         raw = np.frombuffer(data[8 + length :][begin:end], DTYPES[info["dtype"]])
         tensors[key] = raw.reshape(info["shape"])
     return graph, tensors
-
-
-class Params:
-    """Scales and zero points of codes."""
-
-    def __init__(self, attrs, name):
-        self.dtype = attrs[name]
-        self.scales = [float(np.float32(s)) for s in attrs[name + ".scale"]]
-        self.zeros = [int(z) for z in attrs[name + ".zero_point"]]
-        self.axis = attrs.get(name + ".axis")
-        low, self.high = LIMITS[self.dtype]
-        self.low = low + attrs.get(name + ".narrow", 0)
-        # Profile samebit.
-        assert attrs.get(name + ".rounding", "half_even") == "half_even"
-
-    def steps(self, codes):
-        """Codes less their zero point, as 64-bit integers."""
-        codes = codes.astype(np.int64)
-        if self.axis is None or len(self.zeros) == 1:
-            return codes - self.zeros[0]
-        shape = [1] * codes.ndim
-        shape[self.axis] = -1
-        return codes - np.array(self.zeros, np.int64).reshape(shape)
-
-
-def params(attrs, name):
-    return Params(attrs, name) if name in attrs else None
-
-
-def half_away(x):
-    """A double to the nearest integer, halves away from zero; exact."""
-    num, den = abs(x).as_integer_ratio()
-    q = (2 * num + den) // (2 * den)
-    return q if x >= 0 else -q
-
-
-def multiplier(real):
-    """m in [2^30, 2^31) and r with real ~ m * 2^-r."""
-    _, exponent = math.frexp(real)
-    r = 31 - exponent
-    m = half_away(math.ldexp(real, r))
-    if m == 1 << 31:
-        m, r = 1 << 30, r - 1
-    assert 1 << 30 <= m < 1 << 31
-    return m, r
-
-
-def halves_to_even(num, den):
-    """num / den, both integers, den positive, num an array of Python integers, rounded."""
-    q = num // den
-    rest = 2 * (num - q * den)
-    up = (rest > den) | ((rest == den) & (q % 2 == 1))
-    return q + up.astype(object) if isinstance(up, np.ndarray) else q + int(up)
-
-
-def objects(x):
-    return np.asarray(x).astype(object)
-
-
-def over_power(num, r):
-    """num * 2^-r, rounded."""
-    if r <= 0:
-        return num * (1 << -r)
-    small = int(abs(num).max()) if num.size else 0
-    if r <= 62 and small < 1 << 61:
-        # The same in 64 bits, as nothing overflows.
-        n = num.astype(np.int64)
-        q = n >> r
-        rest = n - (q << r)
-        half = np.int64(1 << (r - 1))
-        return q + ((rest > half) | ((rest == half) & (q & 1 == 1)))
-    return halves_to_even(objects(num), 1 << r)
-
-
-def product(x, m):
-    """x * m, in 64 bits where they hold it."""
-    small = int(abs(x).max()) if x.size else 0
-    return x * np.int64(m) if small * m < 1 << 62 else objects(x) * m
-
-
-def fixed(x, real):
-    m, r = multiplier(real)
-    return over_power(product(x, m), r)
-
-
-def place(v, out, attrs):
-    """Codes of what was rounded: the zero point, then the clamp."""
-    low, high = attrs.get("low", out.low), attrs.get("high", out.high)
-    v = objects(v) if v.dtype == object else v
-    return np.clip(v + out.zeros[0], low, high).astype(STORED[out.dtype])
-
-
-def per_channel(x, axis, scales, f):
-    """f of the part of x of each channel and its scale."""
-    if len(scales) == 1:
-        return f(x, scales[0])
-    parts = [f(part, s) for part, s in zip(np.moveaxis(x, axis, 0), scales)]
-    return np.moveaxis(np.stack(parts), 0, axis)
-
-
-def exact_matmul(a, b):
-    largest = float(abs(a).max(initial=0)) * float(abs(b).max(initial=0)) * a.shape[-1]
-    if largest < 2**53:
-        return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
-    return a @ b
 
 
 def windows(x, attrs, fill):
@@ -261,11 +169,11 @@ def pairs(op, ins, p, attrs):
     return np.concatenate(out, 1).reshape((n, o) + taps.shape[3:])
 
 
-def bound(x, w_steps, w_axis, bias, x_params, steps_w):
-    """sum |w| * max |x - zp| + |bias|, the largest of all channels."""
+def bound(w_axis, groups, bias, x_params, steps_w):
+    """sum |w| * max |x - zp| + |bias|, the largest of all channels; groups of input channels share those of the weights."""
     most = max(abs(x_params.low - x_params.zeros[0]), abs(x_params.high - x_params.zeros[0]))
     axes = tuple(i for i in range(steps_w.ndim) if i != w_axis % steps_w.ndim)
-    sums = abs(steps_w).sum(axis=axes) * most
+    sums = np.concatenate([abs(part).sum(axis=axes) for part in np.split(steps_w, groups)]) * most
     return int((sums + (0 if bias is None else abs(bias.astype(np.int64)))).max())
 
 
@@ -279,8 +187,12 @@ def multiply_add(op, ins, p, attrs, op_attrs):
     if saturate:
         sums = pairs(op, ins, p, op_attrs)
     else:
-        sums = conv_sums(x, w, op_attrs) if op == "Conv" else matmul_sums(op, x, w, op_attrs)
-    channel = 1 if op == "Conv" else sums.ndim - 1
+        of = {"Conv": conv_sums, "ConvTranspose": conv_transpose_sums}
+        sums = of[op](x, w, op_attrs) if op in of else matmul_sums(op, x, w, op_attrs)
+    channel = 1 if op.startswith("Conv") else sums.ndim - 1
+    # All groups of a transposed convolution share the channels of the weights.
+    groups = op_attrs["group"] if op == "ConvTranspose" else 1
+    scales = p[1].scales * (groups if len(p[1].scales) > 1 else 1)
     if bias is not None:
         b = bias.reshape(-1).astype(np.int64)
         shape = [1] * sums.ndim
@@ -289,15 +201,15 @@ def multiply_add(op, ins, p, attrs, op_attrs):
     s_x, result = p[0].scales[0], attrs.get("result", "codes")
     if result == "real":
         scale = lambda s: np.float32(s_x * s)  # noqa: E731  exact in double, rounded once
-        return per_channel(sums, channel, p[1].scales, lambda part, s: part.astype(np.float32) * scale(s))
+        return per_channel(sums, channel, scales, lambda part, s: part.astype(np.float32) * scale(s))
     out = Params(attrs, "out")
     s_y = out.scales[0]
     if addend is None:
-        return place(per_channel(sums, channel, p[1].scales, lambda part, s: fixed(part, s_x * s / s_y)), out, attrs)
+        return place(per_channel(sums, channel, scales, lambda part, s: fixed(part, s_x * s / s_y)), out, attrs)
     added = addend.steps(ins[-1])
-    w_axis = 0 if op == "Conv" or op_attrs.get("transB", 0) else -1
+    w_axis = {"Conv": 0, "ConvTranspose": 1}.get(op, 0 if op_attrs.get("transB", 0) else -1)
     most = [
-        bound(x, None, w_axis, None if bias is None else bias.reshape(-1), p[0], w),
+        bound(w_axis, groups, None if bias is None else bias.reshape(-1), p[0], w),
         max(abs(addend.low - addend.zeros[0]), abs(addend.high - addend.zeros[0])),
     ]
 
@@ -316,9 +228,9 @@ def multiply_add(op, ins, p, attrs, op_attrs):
             r -= 1
 
     both = np.stack([sums, added])
-    if len(p[1].scales) == 1:
-        return place(one(both, p[1].scales[0]), out, attrs)
-    parts = [one(part, s) for part, s in zip(np.moveaxis(both, channel + 1, 0), p[1].scales)]
+    if len(scales) == 1:
+        return place(one(both, scales[0]), out, attrs)
+    parts = [one(part, s) for part, s in zip(np.moveaxis(both, channel + 1, 0), scales)]
     return place(np.moveaxis(np.stack(parts), 0, channel), out, attrs)
 
 
@@ -363,7 +275,7 @@ def integer(attrs, ins):
     p = [params(attrs, f"in{i}") for i in range(len(ins))]
     assert attrs["requantize"] == "fixed" and attrs["rounding"] == "half_even"
     assert attrs["accumulator"] in ("exact", "saturating_i16_pairs")
-    if op in ("Conv", "Gemm", "MatMul"):
+    if op in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return multiply_add(op, ins, p, attrs, op_attrs)
     out = params(attrs, "out")
     if op in ("Add", "Sub"):
@@ -375,12 +287,18 @@ def integer(attrs, ins):
     elif op == "AveragePool":
         taps, inside, counted = windows(p[0].steps(ins[0]), op_attrs, 0)
         v = mean(taps.sum(0), counted if op_attrs["count_include_pad"] else inside, p[0], out)
-    elif op in ("GlobalAveragePool", "ReduceMean"):
+    elif op in ("GlobalAveragePool", "ReduceMean", "ReduceSum"):
         x = p[0].steps(ins[0])
         axes = tuple(range(2, x.ndim)) if op == "GlobalAveragePool" else tuple(op_attrs["axes"]) or tuple(range(x.ndim))
         keep = bool(op_attrs.get("keepdims", 1))
         sums = x.sum(axes, keepdims=keep)
-        v = mean(sums, x.size // max(sums.size, 1), p[0], out)
+        v = mean(sums, 1 if op == "ReduceSum" else x.size // max(sums.size, 1), p[0], out)
+    elif op == "LayerNormalization":
+        v = layer_norm(ins, p, [params(attrs, f"tap{i}") for i in range(2)], out, op_attrs)
+    elif op == "Resize" and op_attrs["mode"] == "linear":
+        return resize(p[0].steps(ins[0]), p[0], out, attrs, op_attrs)
+    elif op == "GridSample":
+        v = grid_sample(ins, p, out, op_attrs)
     else:
         return None
     return v if out is None else place(np.asarray(v), out, attrs)
@@ -417,6 +335,7 @@ def run(graph, tensors, inputs):
     for i, v in enumerate(values):
         if "constant" in v:
             have[i] = tensors[v["constant"]]
+    known = {}
     batch = next(iter(inputs.values())).shape[0]
     for at, node in enumerate(graph["nodes"]):
         if any(i not in have for i in node["inputs"]):
@@ -432,10 +351,13 @@ def run(graph, tensors, inputs):
             y = integer(attrs, ins)
         elif op == "Quantize":
             y = quantize(attrs, ins[0])
+        elif op == "Table":
+            y = table(attrs["function"], ins[0], known.get(node["inputs"][0]), Params(attrs, "out"))
         else:
             y = moved(op, attrs, ins)
         if y is not None:
             have[node["outputs"][0]] = y
+            known[node["outputs"][0]] = params(attrs, "out") or params(attrs, "codes") or known.get(node["inputs"][0])
             yield at, values[node["outputs"][0]]["name"], y
 
 

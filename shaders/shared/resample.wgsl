@@ -1,22 +1,9 @@
 // Where the taps of an element of y begin in x. y is dense over dims, the last axis fastest. slots[a] says which of
 // up to three tables of taps axis a uses, 3 for a plain step. tables[s] is where table s begins; a row of it holds
 // taps[s] pairs (offset in x, weight), OUTSIDE as first offset where the fill stands. A slot that no axis uses has
-// one row of (0, 1).
-struct Params {
-    n: u32,
-    rank: u32,
-    fill: f32,
-    pad0: u32,
-    dims: array<vec4<u32>, 2>,
-    strides: array<vec4<u32>, 2>,
-    slots: array<vec4<u32>, 2>,
-    tables: vec4<u32>,
-    taps: vec4<u32>,
-}
-
+// one row of (0, 1). These are fields of Params, beside rank, dims and strides.
 const OUTSIDE: u32 = 0xffffffffu;
 
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> table: array<u32>;
 
 struct Taps {

@@ -56,10 +56,10 @@ mod r#where;
 
 pub use fake_quant::{fake_quant, fake_quantize};
 pub use identity::new as identity;
-pub use integer::bound::{Bias, bound, bound_of};
+pub use integer::bound::{Bias, bound, bound_of, sharing_groups};
 pub use integer::integer;
 pub use integer::quantize::{dequantize, quantize};
-pub use integer::table::{TableError, Tabled, has_table, table, table_error, undefined};
+pub use integer::table::{TableError, Tabled, has_table, table, table_error};
 
 use crate::graph::attrs::Input;
 use crate::graph::{Attrs, Op, OpDef, OpError, Reader, Source};

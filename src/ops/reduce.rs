@@ -373,6 +373,11 @@ impl Reduce {
         Ok((Rows::new(&shape, &x.place().strides, &self.axes(shape.len())?), channels))
     }
 
+    /// What sums of codes are divided by: the length of a row for its mean.
+    fn divisor(&self, rows: &Rows) -> std::iter::Once<usize> {
+        std::iter::once(if self.row.def.name == "ReduceSum" { 1 } else { rows.len() })
+    }
+
     fn eval_ints(&self, rows: &Rows, x: &[i32], form: &IntForm) -> Vec<i32> {
         let len = rows.len();
         if len == 0 {
@@ -469,7 +474,7 @@ impl Op for Reduce {
         let shape = self.infer(&[ty])?.remove(0).dims().expect("concrete inputs give concrete outputs");
         let rows = Rows::linear(inputs[0].shape(), &self.axes(inputs[0].rank())?);
         let x = params.input(0)?;
-        let means = Means::new(params, std::iter::once(rows.len()))?;
+        let means = Means::new(params, self.divisor(&rows))?;
         let codes = codes_of(inputs, 0)?;
         let source = rows.gather(&codes);
         let row = |i: usize| &source[i * rows.len()..(i + 1) * rows.len()];
@@ -490,7 +495,7 @@ impl Op for Reduce {
             return Ok(None);
         }
         let (rows, c) = self.device_rows(&io.inputs[0], &io.outputs[0])?;
-        let finisher = Means::new(params, std::iter::once(rows.len()))?.finisher(params)?;
+        let finisher = Means::new(params, self.divisor(&rows))?.finisher(params)?;
         let of =
             MeanParams { finish: finisher.params, rows: rows.params(), c: u32(c), c4: u32(c.div_ceil(4)) };
         let bind = [Operand::Input(0), Operand::Table(0), Operand::Output(0)];
@@ -525,8 +530,7 @@ impl Op for Reduce {
     fn quant_rule(&self) -> QuantRule<'_> {
         match self.row.def.name {
             "ReduceMax" | "ReduceMin" | "GlobalMaxPool" => QuantRule::Codes,
-            "ReduceMean" | "GlobalAveragePool" => QuantRule::Mean,
-            "ReduceSum" => QuantRule::Compute,
+            "ReduceMean" | "GlobalAveragePool" | "ReduceSum" => QuantRule::Mean,
             _ => QuantRule::Float,
         }
     }

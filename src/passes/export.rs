@@ -182,9 +182,6 @@ impl Work {
         let first = params.inputs.first().and_then(Option::as_ref).map(QParams::dtype);
         let as_table = !node.op.has_integer_form() && first.is_some_and(|d| has_table(node.op.as_ref(), d));
         let error = as_table.then(|| table_error(node.op.as_ref(), &params)).transpose().map_err(wrong)?;
-        if let Some(e) = error.filter(|e| e.not_finite > 0) {
-            return Ok(Err(format!("it has no finite value at {} of the codes of its input", e.not_finite)));
-        }
         if !as_table && !node.op.has_integer_form() {
             return Ok(Err(format!("{} has no integer form here", node.op.def().name)));
         }

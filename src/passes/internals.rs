@@ -94,6 +94,48 @@ pub(super) fn declare(
     Ok(out)
 }
 
+/// Puts quantizers on the constant parameters of composite operators among these nodes - the scale and the bias of a layer
+/// normalisation - which their integer forms take as codes: inputs that are taps, of the type that the tap says.
+///
+/// # Errors
+/// As [`exposed`].
+pub(super) fn quantize_parameters(
+    graph: &mut Graph,
+    nodes: &HashSet<NodeId>,
+    power_of_two: bool,
+) -> Result<(), PassError> {
+    let owned = owners(graph);
+    let all: Vec<NodeId> = layers(graph).filter(|id| nodes.contains(id) && !owned.contains(id)).collect();
+    for id in all {
+        let first = index(graph, id);
+        let node = graph.nodes()[first].clone();
+        let types: Vec<_> = node.inputs.iter().map(|v| graph.value(*v).ty.clone()).collect();
+        let internals =
+            node.op.internals(&types).map_err(|error| PassError::Op { node: node.label(), error })?;
+        let (mut at, mut inputs) = (first, node.inputs.clone());
+        for tap in internals.taps {
+            let Part::Input(input) = tap.of else { continue };
+            let v = inputs[input];
+            if graph.value(v).constant.is_none() {
+                continue;
+            }
+            let name = format!("{}/{}", node.name, tap.name);
+            let label = graph.fresh_node(&format!("{name}/quantizer"));
+            let q = quantizer(&tap, true, "minmax", power_of_two)
+                .map_err(|error| PassError::Quant { node: label.clone(), error })?;
+            let out = graph.fresh_value(&format!("{name}/quantized"));
+            let made = graph
+                .insert_node(at, &label, fake_quant(q), &[v], &[out])
+                .map_err(|error| PassError::Op { node: label, error })?;
+            (at, inputs[input]) = (at + 1, made[0]);
+        }
+        if at > first {
+            graph.set_inputs(at, inputs);
+        }
+    }
+    Ok(())
+}
+
 /// Nodes that an output needs, so that those inside composite operators are none.
 fn layers(graph: &Graph) -> impl Iterator<Item = NodeId> {
     let needed = graph.needed_nodes(graph.outputs.iter().copied());

@@ -8,8 +8,10 @@
 //! What lies inside attention - scores and probabilities - has codes of 16 bits where the target has these, unless a rule
 //! says otherwise, and so have the tensors inside composite operators (see [`super::internals`]).
 
+mod grids;
 mod insert;
 
+use self::grids::grids;
 use self::insert::insert;
 use super::PassError;
 use super::config::{Preset, QuantConfig};
@@ -107,6 +109,7 @@ fn placed(
     let level = config.level();
     let power_of_two = level == 2 || level == 3 || profile.shifts();
     prepared.target = Some(crate::graph::Target { profile, level });
+    internals::quantize_parameters(&mut prepared, &on_codes, power_of_two)?;
     let inside = internals::declare(&mut prepared, &on_codes, observer(config), power_of_two)?;
     observed.extend(inside.observed);
     composites.extend(inside.composites);
@@ -160,6 +163,7 @@ pub fn recalibration(
     plain.verify()?;
     // What an exporter does not know of: the insides of operators on codes.
     let on_codes = internals::on_codes(&graph);
+    internals::quantize_parameters(&mut graph, &on_codes, false)?;
     let inside = internals::declare(&mut graph, &on_codes, observer.unwrap_or(DEFAULT_OBSERVER), false)?;
     observed.extend(inside.observed);
     graph.verify()?;
@@ -197,6 +201,8 @@ struct Placement<'a> {
     heads: HashSet<usize>,
     /// Whether the target has activations of 16 bits.
     wide: bool,
+    /// Tensors of points that pictures are sampled at, and the number beyond which no point counts.
+    grids: HashMap<ValueId, Option<f32>>,
     /// Quantizers to be.
     wanted: BTreeMap<Key, Wanted>,
     /// Which quantizer an input of a node takes.
@@ -213,8 +219,17 @@ struct Wanted {
     target: Option<Target>,
     /// Whether the rule's settings for weights count.
     weight: bool,
-    /// Where its numbers lie between 0 and this one.
-    bound: Option<f32>,
+    /// What is known of its numbers.
+    bound: Option<Bound>,
+}
+
+/// What is known of numbers without looking at them.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    /// They lie between 0 and this one.
+    Positive(f32),
+    /// All that lie beyond this one, or below its opposite, mean the same as these.
+    Symmetric(f32),
 }
 
 impl Wanted {
@@ -251,6 +266,7 @@ impl<'a> Placement<'a> {
             float: Vec::new(),
             heads: HashSet::new(),
             wide: profile.activations.contains(&DType::I16),
+            grids: HashMap::new(),
             wanted: BTreeMap::new(),
             uses: Vec::new(),
             queue: Vec::new(),
@@ -326,6 +342,7 @@ impl<'a> Placement<'a> {
     }
 
     fn place(&mut self) {
+        self.grids = grids(self.graph, |i| self.is_codes(i) && !self.float[i], |i| self.float[i]);
         for i in 0..self.graph.nodes().len() {
             let computes = self.rule_of(i).computes();
             if computes && !self.float[i] {
@@ -375,8 +392,7 @@ impl<'a> Placement<'a> {
             if matches!(rule, QuantRule::Codes | QuantRule::Clamp { .. }) && input > 0 {
                 continue;
             }
-            let grid = node.op.def().name == "GridSample" && input == 1;
-            self.want(i, input, *v, if grid { Role::Grid } else { Role::Activation });
+            self.want(i, input, *v, if self.grids.contains_key(v) { Role::Grid } else { Role::Activation });
         }
     }
 
@@ -425,8 +441,11 @@ impl<'a> Placement<'a> {
         let here = self.rules.activation(Target::Node(i)).and_then(|r| r.input.get(input));
         let there = self.rules.activation(target).and_then(|r| r.activation);
         let dtype = here.copied().or(there).map_or_else(|| self.default_dtype(i, role), |c| c.0);
-        let wanted =
-            Wanted { role, axis: None, target: Some(target), weight: false, bound: inside.flatten() };
+        let bound = match self.grids.get(&v) {
+            Some(grid) => grid.map(Bound::Symmetric),
+            None => inside.flatten().map(Bound::Positive),
+        };
+        let wanted = Wanted { role, axis: None, target: Some(target), weight: false, bound };
         self.wanted.entry((v, dtype)).or_insert(wanted);
         self.uses.push((i, input, (v, dtype)));
     }

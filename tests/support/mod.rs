@@ -6,6 +6,7 @@ pub mod artefacts;
 pub mod binary;
 pub mod onnx;
 pub mod python;
+pub mod sketch;
 
 use libtest_mimic::Trial;
 use samebit::gpu::{Choice, Device, Gpu};

@@ -82,8 +82,8 @@ fn bias(graph: &Graph, users: &HashMap<ValueId, Vec<usize>>, node: &Node) -> Opt
 fn raised(params: &QParams, bias: &[f32], s_x: f64, powers: bool) -> Option<QParams> {
     let scales = params.scales();
     let least = |c: usize| {
-        let of_channel =
-            bias.iter().enumerate().filter(|(i, _)| scales.len() == 1 || bias.len() == 1 || *i == c);
+        // More channels than scales are those of groups that share them.
+        let of_channel = bias.iter().enumerate().filter(|(i, _)| bias.len() == 1 || *i % scales.len() == c);
         let b = of_channel.fold(0f64, |m, (_, b)| m.max(f64::from(b.abs())));
         #[allow(clippy::cast_possible_truncation, reason = "the next one up is not below")]
         let scale = (b / (s_x * MOST)) as f32;

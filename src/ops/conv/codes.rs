@@ -14,7 +14,7 @@ use crate::tensor::TensorType;
 
 crate::params! {
     /// `Params` of `shared/window_codes.wgsl`.
-    struct Params {
+    pub(in crate::ops) struct Params {
         finish: FinishParams,
         input: [u32; 4],
         output: [u32; 4],
@@ -148,7 +148,14 @@ impl Conv {
 }
 
 impl Params {
-    fn new(window: &Window, x: &[usize], y: &[usize], cg: usize, og: usize, bias: bool) -> Params {
+    pub(in crate::ops) fn new(
+        window: &Window,
+        x: &[usize],
+        y: &[usize],
+        cg: usize,
+        og: usize,
+        bias: bool,
+    ) -> Params {
         let p = window_params(window, x, y, cg, og, bias);
         Params {
             finish: FinishParams::default(),

@@ -1,6 +1,6 @@
 //! What sums of products may come to, by their weights and biases. Executors choose the width of their sums by it.
 
-use crate::graph::{CodeOutput, CodeParams, Op, OpError, QuantRule, Value};
+use crate::graph::{AttrValue, CodeOutput, CodeParams, Op, OpError, QuantRule, Value};
 use crate::quant::QParams;
 use crate::tensor::{Tensor, TensorType};
 
@@ -16,6 +16,17 @@ pub enum Bias<'a> {
     Known(&'a [i32]),
     /// It is computed.
     Computed,
+}
+
+/// How many groups of output channels there are for each channel of the weights: a transposed convolution has those of one
+/// group in its weights, which all groups share.
+pub fn sharing_groups(op: &dyn Op) -> usize {
+    let attrs = op.attrs();
+    let group = attrs.0.iter().find(|(name, _)| name == "group" && op.def().name == "ConvTranspose");
+    match group {
+        Some((_, AttrValue::Int(groups))) => usize::try_from(*groups).unwrap_or(1).max(1),
+        _ => 1,
+    }
 }
 
 /// What no sum exceeds in magnitude: of |w| times the largest |x|, the bias, and what saturation may add to it. `codes` are
@@ -38,7 +49,9 @@ pub fn bound(
         Bias::Computed => 1u64 << 31,
     };
     let axis = op.quant_rule().channel_axis(weights.rank());
-    let channels = axis.and_then(|a| weights.shape[a].fixed()).unwrap_or(w.scales().len()).max(1);
+    let groups = sharing_groups(op);
+    let shared = axis.and_then(|a| weights.shape[a].fixed()).unwrap_or(w.scales().len()).max(1);
+    let channels = groups * shared;
     let products = (farthest(x), (0..channels).map(bias).max().unwrap_or(0));
     let (sums, taken_away) = match codes {
         None => {
@@ -53,11 +66,14 @@ pub fn bound(
                 })
                 .max(1);
             let (mut sums, mut away) = (vec![0u64; channels], vec![0u64; channels]);
+            // Each group has its own of the indices before those of the channels.
+            let of_group = (codes.len() / groups).max(1);
             for (i, code) in codes.iter().enumerate() {
-                let c = if axis.is_some() { i / inner % channels } else { 0 };
-                let zero = w.zero_points()[if w.zero_points().len() == 1 { 0 } else { c }];
-                sums[c] += u64::from(code.abs_diff(zero));
-                away[c] += accumulator.takes_away(*code);
+                let c = if axis.is_some() { i / inner % shared } else { 0 };
+                let zero = w.zero_points()[c % w.zero_points().len()];
+                let channel = i / of_group * shared + c;
+                sums[channel] += u64::from(code.abs_diff(zero));
+                away[channel] += accumulator.takes_away(*code);
             }
             let each =
                 sums.iter().enumerate().map(|(c, s)| s.saturating_mul(products.0).saturating_add(bias(c)));

@@ -13,7 +13,7 @@ use crate::tensor::{Data, Tensor};
 use rayon::prelude::*;
 
 /// Pixels whose sums are kept before they are finished.
-const PIXELS: usize = 96; // a multiple of LANES
+pub(in crate::ops) const PIXELS: usize = 96; // a multiple of LANES
 
 /// A tensor of 8-bit codes as bytes, the code of zero, and what makes them unsigned by exclusive or.
 pub(in crate::ops) struct Input<'a> {
@@ -176,7 +176,12 @@ pub(in crate::ops) struct Place {
 }
 
 /// Sums of `run` pixels by the lanes of a block as lanes of pixels.
-fn transpose(sums: &[i32], width: usize, run: usize, columns: &mut [[i32; PIXELS]; LANES]) {
+pub(in crate::ops) fn transpose(
+    sums: &[i32],
+    width: usize,
+    run: usize,
+    columns: &mut [[i32; PIXELS]; LANES],
+) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has the instructions.

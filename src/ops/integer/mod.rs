@@ -19,8 +19,9 @@ pub(super) mod runtime;
 mod samples;
 pub(super) mod sums;
 pub(super) mod table;
+pub(super) mod whole;
 
-use super::{binary, conv, identity, pool, product, reduce};
+use super::{binary, conv, conv_transpose, grid_sample, identity, pool, product, reduce, resample};
 use crate::graph::lower::{Io, Kernel, Layouts, Lowering};
 use crate::graph::op::check;
 use crate::graph::{
@@ -54,6 +55,12 @@ static KERNELS: &[&Kernel] = &[
     &identity::REQUANTIZE,
     &pool::average::CODES,
     &reduce::MEAN_OF_CODES,
+    &conv_transpose::device::DENSE,
+    &conv_transpose::device::GROUPED,
+    &conv_transpose::device::WIDE,
+    &grid_sample::codes::CODES,
+    &resample::CODES,
+    &resample::CODES4,
 ];
 
 /// An operator on codes.

@@ -88,10 +88,12 @@ fn on_codes(
     let [x, w] = dtypes;
     let accumulators: Vec<Accumulator> =
         Accumulator::ALL.into_iter().filter(|a| channel_axis.is_none() || a.takes(x, w)).collect();
+    // A transposed convolution has no order of its pairs.
+    let accumulators = if op.def().name == "ConvTranspose" { &accumulators[..2] } else { &accumulators[..] };
     let arithmetic = Arithmetic {
         requantize: rng.pick(&Requantize::ALL),
         rounding: rng.pick(&Rounding::ALL),
-        accumulator: rng.pick(&accumulators),
+        accumulator: rng.pick(accumulators),
     };
     let wide = [DType::I16, DType::U16].contains(&dtypes[0]);
     let mut most_bias = 0u64;
@@ -123,7 +125,9 @@ fn on_codes(
         }
         let dtype = if i == 0 || channel_axis.is_none() { dtypes[0] } else { dtypes[1] };
         let symmetric = if channel_axis.is_some() && i == 1 { rng.int(0, 3) > 0 } else { rng.int(0, 3) == 0 };
-        let mut p = params(rng, dtype, symmetric, 0.02);
+        // Points about the picture.
+        let fine = if op.def().name == "GridSample" && i == 1 && wide { 1.0 / 256.0 } else { 1.0 };
+        let mut p = params(rng, dtype, symmetric, 0.02 * fine);
         if let (Some(axis), 1, true) = (channel_axis, i, input.constant && rng.int(0, 1) == 1)
             && let Some(axis) = crate::graph::attrs::normalize_axis(axis, input.shape.len())
             && input.shape[axis] > 0
@@ -152,6 +156,8 @@ fn on_codes(
     // Of which the output's codes are about as large as codes are.
     let real = if channel_axis.is_some() {
         2.0 * own * scale(1) * size(dtypes[1]) * libm::sqrtf(k as f32)
+    } else if op.def().name == "ReduceSum" {
+        own * libm::sqrtf(k as f32)
     } else if op.def().name == "Mul" {
         2.0 * own * scale(1) * size(dtypes[0])
     } else {

@@ -162,6 +162,11 @@ impl Finish {
         }
     }
 
+    /// Whether a tensor is added.
+    pub(in crate::ops) fn adds(&self) -> bool {
+        self.addend.is_some()
+    }
+
     /// The channel of an element.
     fn channel(&self, at: usize) -> usize {
         at / self.inner.max(1) % self.channels.max(1)
@@ -312,25 +317,36 @@ impl Element for f32 {
 /// Sums in the order of the output.
 struct Sums<'a, S>(&'a [S]);
 
+/// Elements that are finished together: whole runs of one channel, where these are short.
+pub(super) fn chunk(finish: &Finish) -> usize {
+    const CHUNK: usize = 16 * 1024;
+    let run = finish.inner.clamp(1, CHUNK);
+    // Runs end where a channel does, and so do chunks of whole runs.
+    if run == finish.inner { CHUNK / run * run } else { run }
+}
+
+/// The elements from `at` on, of any channels.
+pub(super) fn elements<S: Sum, T: Element>(
+    finish: &Finish,
+    mut at: usize,
+    mut sums: &[S],
+    mut out: &mut [T],
+) {
+    while !sums.is_empty() {
+        let n = (finish.inner.max(1) - at % finish.inner.max(1)).min(sums.len());
+        let (row, rest) = out.split_at_mut(n);
+        let place = Place { channel: finish.channel(at), at, step: 1 };
+        finished(finish, place, &sums[..n], row);
+        (out, sums, at) = (rest, &sums[n..], at + n);
+    }
+}
+
 impl<S: Sum> Fill for Sums<'_, S> {
     fn run<T: Element>(&self, cx: &Scratch, finish: &Finish) -> Vec<T> {
-        const CHUNK: usize = 16 * 1024;
         let mut out = T::take(cx, self.0.len());
-        let run = finish.inner.clamp(1, CHUNK);
-        // Runs end where a channel does, and so do chunks of whole runs.
-        let chunk = if run == finish.inner { CHUNK / run * run } else { run };
+        let chunk = chunk(finish);
         let chunks = out.par_chunks_mut(chunk).zip(self.0.par_chunks(chunk)).enumerate();
-        chunks.for_each(|(c, (out, sums))| {
-            let mut at = c * chunk;
-            let (mut out, mut sums) = (out, sums);
-            while !sums.is_empty() {
-                let n = (finish.inner.max(1) - at % finish.inner.max(1)).min(sums.len());
-                let (row, rest) = out.split_at_mut(n);
-                let place = Place { channel: finish.channel(at), at, step: 1 };
-                finished(finish, place, &sums[..n], row);
-                (out, sums, at) = (rest, &sums[n..], at + n);
-            }
-        });
+        chunks.for_each(|(c, (out, sums))| elements(finish, c * chunk, sums, out));
         out
     }
 }
@@ -343,7 +359,9 @@ pub(in crate::ops) fn not_a_power() -> OpError {
 }
 
 /// What products are summed in.
-pub(in crate::ops) trait Sum: Copy + Default + Send + Sync + Into<i64> + 'static {
+pub(in crate::ops) trait Sum:
+    Copy + Default + Send + Sync + Into<i64> + std::ops::AddAssign + 'static
+{
     /// Whether it has 32 bits.
     const NARROW: bool;
 

@@ -67,14 +67,6 @@ pub fn table(op: &dyn Op, params: &CodeParams) -> Result<Option<Tabled>, OpError
     Ok(Some((Arc::new(Table { function, output: output.clone() }), tensor)))
 }
 
-/// At how many codes of these parameters a function of one number is infinite or not defined.
-pub fn undefined(op: &dyn Op, input: &QParams) -> usize {
-    let (x, (low, high)) = (input.step(0), input.codes());
-    #[allow(clippy::cast_precision_loss, reason = "codes of 16 bits")]
-    let at = |q: i32| op.exact(x.steps(q) as f64 * f64::from(x.scale()));
-    (low..=high).filter(|q| !at(*q).is_some_and(f64::is_finite)).count()
-}
-
 /// How far a table is from its function, over all codes of the input: in what the output stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TableError {
@@ -86,7 +78,7 @@ pub struct TableError {
     pub mean: f64,
     /// One step of the output.
     pub step: f64,
-    /// Codes at which the function is infinite or not defined.
+    /// Codes at which the function is infinite or not defined; they count in neither of both.
     pub not_finite: usize,
 }
 
@@ -141,7 +133,9 @@ pub(in crate::ops) fn integer(
     Ok(Some(params.store(inputs[0].shape(), &codes)))
 }
 
-/// Codes of `f` of each code of the input, from the least on.
+/// Codes of `f` of each code of the input, from the least on. An infinite number saturates. Where the function is not
+/// defined, as a logarithm below zero, the entry is that of the nearest code at which it is, of two as near the lower one:
+/// codes of an input get there by their errors alone.
 fn entries(op: &dyn Op, params: &CodeParams) -> Result<Option<Vec<i32>>, OpError> {
     let (x, y) = (params.input(0)?, params.output()?);
     let dtype = params.inputs.first().and_then(Option::as_ref).map(QParams::dtype);
@@ -150,14 +144,27 @@ fn entries(op: &dyn Op, params: &CodeParams) -> Result<Option<Vec<i32>>, OpError
     };
     let in_f32 = params.arithmetic.requantize == Requantize::Float;
     let one = |q: i32| match in_f32.then(|| in_f32s(op, x.dequantize(q))).flatten() {
-        Some(number) => quotient(&y, number),
+        Some(number) => Some(quotient(&y, number)),
         None => {
             #[allow(clippy::cast_precision_loss, reason = "codes of 16 bits")]
             let number = x.steps(q) as f64 * f64::from(x.scale());
-            y.quantize_exact(op.exact(number).unwrap_or(f64::NAN))
+            op.exact(number).filter(|v| !v.is_nan()).map(|v| y.quantize_exact(v))
         }
     };
-    Ok(Some((low..=high).map(one).collect()))
+    let all: Vec<Option<i32>> = (low..=high).map(one).collect();
+    Ok(Some(with_nearest(&all).unwrap_or_else(|| vec![y.place(0); all.len()])))
+}
+
+/// Each entry, or the nearest one that is there, of two as near the lower one; `None` where there is none at all.
+fn with_nearest(all: &[Option<i32>]) -> Option<Vec<i32>> {
+    let there: Vec<usize> = (0..all.len()).filter(|i| all[*i].is_some()).collect();
+    let nearest = |i: usize| {
+        let behind = there.partition_point(|at| *at < i);
+        let sides = [behind.checked_sub(1), Some(behind)].into_iter().flatten();
+        let at = sides.filter_map(|k| there.get(k)).min_by_key(|at| at.abs_diff(i))?;
+        all[*at]
+    };
+    (0..all.len()).map(nearest).collect()
 }
 
 /// Functions that ONNX Runtime has on codes, as it computes them.

@@ -3,7 +3,7 @@
 use super::group::Chain;
 use super::{AccumulatorBound, Conversion, PassError, refused};
 use crate::graph::{CodeParams, Node, OpError, ValueId};
-use crate::ops::{Bias, bound};
+use crate::ops::{Bias, bound, sharing_groups};
 use crate::passes::fuse::channel_axis;
 use crate::quant::QParams;
 use crate::tensor::Tensor;
@@ -57,10 +57,11 @@ impl Conversion<'_> {
         self.codes.get(&node.inputs[1]).and_then(|(v, _)| self.to.value(*v).constant.as_ref())
     }
 
+    /// Of the output.
     fn channels(&self, node: &Node, w: &QParams) -> usize {
         let ty = &self.from.value(node.inputs[1]).ty;
         let axis = channel_axis(node, ty.rank()).and_then(|a| ty.shape[a].fixed());
-        axis.unwrap_or(w.scales().len())
+        axis.unwrap_or(w.scales().len()) * sharing_groups(node.op.as_ref())
     }
 }
 
@@ -71,7 +72,7 @@ fn in_sums(bias: &[f32], x: &QParams, w: &QParams, channels: usize) -> (Vec<i32>
     let mut saturated = 0;
     let one = |c: usize| {
         let b = f64::from(bias[if bias.len() == 1 { 0 } else { c }]);
-        let unit = s_x * f64::from(w.scales()[if n == 1 { 0 } else { c }]);
+        let unit = s_x * f64::from(w.scales()[c % n]);
         let exact = (b / unit).round_ties_even();
         let kept = exact.clamp(f64::from(i32::MIN), f64::from(i32::MAX));
         saturated += usize::from(kept.to_bits() != exact.to_bits() && !exact.is_nan());

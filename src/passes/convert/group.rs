@@ -1,5 +1,6 @@
 //! What follows an operator and becomes part of its integer form.
 
+use super::for_codes;
 use crate::graph::{Graph, NodeId, QuantRule, ValueId};
 use crate::quant::QParams;
 use crate::tensor::DType;
@@ -121,7 +122,7 @@ pub(super) fn chain(
         let last_axis = ["MatMul", "Gemm"].contains(&node.op.def().name);
         if is_bias && first && last_axis && node.inputs.len() == 2 {
             chain.bias = Some(*other);
-        } else if chain.addend.is_none() && value.ty == *ty && addend(graph, *other, coded) {
+        } else if chain.addend.is_none() && value.ty == *ty && addend(graph, *other, coded, preserve) {
             chain.addend = Some(*other);
         } else {
             break;
@@ -141,13 +142,36 @@ pub(super) fn chain(
     vec![plain]
 }
 
-/// Whether a tensor has codes, or will have them once its quantizer is reached.
-fn addend(graph: &Graph, v: ValueId, coded: &dyn Fn(&ValueId) -> Option<QParams>) -> bool {
-    let single = |p: &QParams| p.scales().len() == 1;
+/// Whether a tensor has codes of one scale, or will have them.
+fn addend(
+    graph: &Graph,
+    v: ValueId,
+    coded: &dyn Fn(&ValueId) -> Option<QParams>,
+    preserve: &HashSet<NodeId>,
+) -> bool {
+    graph.value(v).constant.is_none()
+        && future_codes(graph, v, coded, preserve).is_some_and(|p| p.scales().len() == 1)
+}
+
+/// The parameters of a tensor that has codes, or will have them once its quantizer is reached and what passes them on.
+fn future_codes(
+    graph: &Graph,
+    v: ValueId,
+    coded: &dyn Fn(&ValueId) -> Option<QParams>,
+    preserve: &HashSet<NodeId>,
+) -> Option<QParams> {
     if let Some(p) = coded(&v) {
-        return single(&p);
+        return Some(p);
     }
-    let producer = graph.nodes().iter().find(|n| n.outputs.contains(&v));
-    producer.and_then(|n| n.quantizer()?.params.as_ref()).is_some_and(single)
-        && graph.value(v).constant.is_none()
+    let producer = graph.nodes().iter().find(|n| n.outputs.contains(&v))?;
+    match producer.op.quant_rule() {
+        QuantRule::Quantizer(q) => q.params.clone(),
+        QuantRule::Codes if !preserve.contains(&producer.id) => {
+            let params = future_codes(graph, producer.inputs[0], coded, preserve)?;
+            let mut types: Vec<_> = producer.inputs.iter().map(|v| graph.value(*v).ty.clone()).collect();
+            types[0].dtype = params.dtype();
+            for_codes(producer, &params, &types).map(|_| params)
+        }
+        _ => None,
+    }
 }

@@ -18,9 +18,9 @@ use crate::graph::{
     AttrValue, CodeOutput, CodeParams, Graph, Node, NodeId, Op, OpError, QuantRule, Stage, Target, Value,
     ValueId,
 };
-use crate::ops::{bound_of, dequantize, has_table, identity, integer, quantize, undefined};
+use crate::ops::{bound_of, dequantize, has_table, identity, integer, quantize, sharing_groups};
 use crate::quant::{Profile, QParams, Role};
-use crate::tensor::DType;
+use crate::tensor::{DType, TensorType};
 use border::{with_quantizers, with_taps};
 use constants::{constant_codes, numbers_of};
 use group::{Chain, End, chain};
@@ -453,8 +453,6 @@ impl<'a> Conversion<'a> {
                 };
                 if !concat && !node.op.has_integer_form() && first && !table() {
                     Some(no_form(node))
-                } else if let Some(n) = self.undefined(node).filter(|n| *n > 0) {
-                    Some(format!("it has no finite value at {n} of the codes of its input"))
                 } else if self.unknown.contains(&node.id) {
                     Some("what it computes inside was not observed: calibrate the model first".to_owned())
                 } else if !f32s.clone().all(coded) {
@@ -469,19 +467,13 @@ impl<'a> Conversion<'a> {
         }
     }
 
-    /// At how many codes of its input a function of one number, which would be a table, has no finite value.
-    fn undefined(&self, node: &Node) -> Option<usize> {
-        let (_, p) = self.codes.get(&node.inputs[0])?;
-        let table = !node.op.has_integer_form() && has_table(node.op.as_ref(), p.dtype());
-        table.then(|| undefined(node.op.as_ref(), p))
-    }
-
     /// Whether a bias has one number, or one for each channel; `Gemm` takes a whole matrix.
     fn is_per_channel(&self, node: &Node, bias: ValueId) -> bool {
         let dims = |v: ValueId| self.from.value(v).ty.clone().shape;
         let count = self.from.value(bias).ty.elements().and_then(|n| n.fixed());
         let w = dims(node.inputs[1]);
         let channels = super::fuse::channel_axis(node, w.len()).and_then(|a| w[a].fixed());
+        let channels = channels.map(|n| n * sharing_groups(node.op.as_ref()));
         let last = dims(bias).last().and_then(|d| d.fixed()).unwrap_or(1);
         count == Some(1) || (count == channels && Some(last) == channels)
     }
@@ -551,7 +543,8 @@ impl<'a> Conversion<'a> {
         for v in &node.inputs[1..] {
             inputs.push(self.number(*v)?);
         }
-        let Some(op) = for_codes(node, &params, &inputs, &self.to) else {
+        let types: Vec<_> = inputs.iter().map(|v| self.to.value(*v).ty.clone()).collect();
+        let Some(op) = for_codes(node, &params, &types) else {
             return self.in_numbers(node, "it takes no codes of this type".to_owned());
         };
         let names: Vec<String> = node.outputs.iter().map(|v| self.from.value(*v).name.clone()).collect();
@@ -701,18 +694,23 @@ pub(super) fn clamped(params: &QParams, low: f32, high: f32) -> CodeOutput {
 }
 
 /// An operator that passes codes through, for codes of these parameters.
-fn for_codes(node: &Node, params: &QParams, inputs: &[ValueId], to: &Graph) -> Option<Arc<dyn Op>> {
-    let types: Vec<_> = inputs.iter().map(|v| to.value(*v).ty.clone()).collect();
+fn for_codes(node: &Node, params: &QParams, types: &[TensorType]) -> Option<Arc<dyn Op>> {
     let mut op = Arc::clone(&node.op);
     if node.op.def().name == "Pad" || node.op.def().name == "Resize" {
-        // What lies outside is a number in their attributes.
+        // What lies outside is a number in their attributes: of `Pad` one of the tensor's type, of `Resize` always a float.
         let mut attrs = node.op.attrs();
-        for (_, v) in attrs.0.iter_mut().filter(|(k, _)| k == "value" || k == "extrapolation_value") {
-            if let AttrValue::Float(x) = *v {
-                *v = AttrValue::Int(params.step(0).quantize(x).into());
+        for (name, v) in &mut attrs.0 {
+            match (name.as_str(), &*v) {
+                ("value", AttrValue::Float(x)) => {
+                    *v = AttrValue::Int(params.step(0).quantize(*x).into());
+                }
+                ("extrapolation_value", AttrValue::Float(x)) => {
+                    *v = AttrValue::Float(params.step(0).quantize(*x) as f32);
+                }
+                _ => {}
             }
         }
-        op = crate::ops::build(node.op.def().name, attrs, &types).ok()?;
+        op = crate::ops::build(node.op.def().name, attrs, types).ok()?;
     }
-    op.infer(&types).is_ok().then_some(op)
+    op.infer(types).is_ok().then_some(op)
 }

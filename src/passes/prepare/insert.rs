@@ -1,13 +1,15 @@
 //! Quantizers into a graph.
 
-use super::{Key, Wanted, observer};
+use super::{Bound, Key, Wanted, observer};
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::ops::fake_quant;
 use crate::passes::PassError;
 use crate::passes::config::{QuantConfig, Rule};
 use crate::passes::internals;
 use crate::passes::rules::{Rules, Target};
-use crate::quant::{Origin, Profile, QParams, Quantizer, Range, Role, Scheme, Spec, State};
+use crate::quant::{
+    Origin, Profile, QParams, QuantError, Quantizer, Range, Role, Scheme, Spec, State, power_of_two,
+};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, HashMap};
 
@@ -47,7 +49,7 @@ fn quantizer(
         }
         Some((_, Some(scale))) => Some(QParams::per_tensor(spec.dtype, scale, 0).map_err(bad)?),
         _ if rule.is_some_and(|r| r.observer.is_some()) => None,
-        _ => wanted.bound.map(|b| internals::bounded(spec.dtype, b)).transpose().map_err(bad)?,
+        _ => wanted.bound.map(|b| within(b, &spec)).transpose().map_err(bad)?,
     };
     Ok(match params {
         Some(params) => {
@@ -58,6 +60,21 @@ fn quantizer(
         }
         None => Quantizer::new(spec),
     })
+}
+
+/// Parameters by what is known of numbers.
+fn within(bound: Bound, spec: &Spec) -> Result<QParams, QuantError> {
+    match bound {
+        Bound::Positive(most) => internals::bounded(spec.dtype, most),
+        Bound::Symmetric(most) => {
+            let p = Scheme::SymmetricNarrow.per_tensor(Range::new(-most, most)?, spec.dtype)?;
+            if !spec.power_of_two {
+                return Ok(p);
+            }
+            let scales = p.scales().iter().map(|s| power_of_two(*s)).collect();
+            QParams::new(p.dtype(), p.narrow(), scales, p.zero_points().to_vec(), None)
+        }
+    }
 }
 
 /// Puts the quantizers in. Gives the tensor that each quantizer of a runtime tensor observes, by name.

@@ -3,15 +3,20 @@
 //! *Shapes*: `[n, c, spatial..], [c, o / group, kernel..], [o]? -> [n, o, spatial..]`, each spatial axis of length
 //! `stride * (in - 1) + (kernel - 1) * dilation + 1 + output_padding - pads`.
 
+mod codes;
+pub(super) mod device;
+mod phases;
+
 use super::conv::window::{AutoPad, Axis, Window, check_operands, list, spatial_axes, three};
 use super::conv::{TILE, kernel, read_groups, window_params};
 use super::gemm_cpu::{Mat, product};
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid};
 use crate::graph::op::check;
 use crate::graph::sample::{Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{DType, Dim, Tensor, TensorType};
 use rayon::prelude::*;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 /// Longest output axis and kernel extent: kernels compute positions in `i32`.
@@ -151,6 +156,27 @@ impl Op for ConvTranspose {
     fn quant_rule(&self) -> QuantRule<'_> {
         QuantRule::Gemm { channel_axis: 1 }
     }
+
+    fn has_integer_form(&self) -> bool {
+        true
+    }
+
+    fn integer(
+        &self,
+        cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
+        self.of_codes(cx, params, inputs).map(Some)
+    }
+
+    fn integer_layouts(&self, params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        Self::code_layouts(params, inputs)
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        self.lower_codes(params, io)
+    }
 }
 
 impl ConvTranspose {
@@ -198,7 +224,14 @@ impl ConvTranspose {
 }
 
 /// Adds the products of tap `t`, one an input pixel, to the output pixels under which they lie.
-fn add_tap(axes: &[Axis; 3], input: [usize; 3], output: [usize; 3], t: usize, p: &[f32], y: &mut [f32]) {
+fn add_tap<T: Copy + AddAssign>(
+    axes: &[Axis; 3],
+    input: [usize; 3],
+    output: [usize; 3],
+    t: usize,
+    p: &[T],
+    y: &mut [T],
+) {
     let [ad, ah, aw] = axes;
     let (kd, kh, kw) = (t / (ah.kernel * aw.kernel), t / aw.kernel % ah.kernel, t % aw.kernel);
     let target = |a: &Axis, i: usize, k: usize, len: usize| {
@@ -218,9 +251,9 @@ fn add_tap(axes: &[Axis; 3], input: [usize; 3], output: [usize; 3], t: usize, p:
         let y = &mut y[(d * output[1] + h) * output[2]..][..output[2]][first..];
         let p = &p[reach.clone()];
         if aw.stride == 1 {
-            y.iter_mut().zip(p).for_each(|(y, p)| *y += p);
+            y.iter_mut().zip(p).for_each(|(y, p)| *y += *p);
         } else {
-            y.iter_mut().step_by(aw.stride).zip(p).for_each(|(y, p)| *y += p);
+            y.iter_mut().step_by(aw.stride).zip(p).for_each(|(y, p)| *y += *p);
         }
     }
 }

@@ -3,11 +3,13 @@
 //! *Shapes*: `x [n, c, h, w], grid [n, oh, ow, 2] -> [n, c, oh, ow]`; a point is (horizontal, vertical), and -1..1 is
 //! the whole picture, from the centres of the outer pixels (`align_corners`) or from their outer edges.
 
+pub(super) mod codes;
+
 use super::strided::signed;
 use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, u32};
 use crate::graph::op::check;
 use crate::graph::sample::{Fill, Rng, Sample, SampleInput};
-use crate::graph::{Attrs, Op, OpDef, OpError, QuantRule, Reader, Scratch};
+use crate::graph::{Attrs, CodeParams, Op, OpDef, OpError, QuantRule, Reader, Scratch};
 use crate::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -252,6 +254,27 @@ impl Op for GridSample {
     }
 
     fn quant_rule(&self) -> QuantRule<'_> {
-        QuantRule::Compute
+        if self.mode == "cubic" { QuantRule::Float } else { QuantRule::Compute }
+    }
+
+    fn has_integer_form(&self) -> bool {
+        self.mode != "cubic"
+    }
+
+    fn integer(
+        &self,
+        _cx: &Scratch,
+        params: &CodeParams,
+        inputs: &[Tensor],
+    ) -> Result<Option<Tensor>, OpError> {
+        self.has_integer_form().then(|| self.of_codes(params, inputs)).transpose()
+    }
+
+    fn integer_layouts(&self, _params: &CodeParams, inputs: &[TensorType]) -> Layouts {
+        self.layouts(inputs)
+    }
+
+    fn lower_integer(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
+        self.has_integer_form().then(|| self.lower_codes(params, io)).transpose()
     }
 }
