@@ -1,7 +1,9 @@
 //! Transposed convolution of codes on the device.
 
 use super::ConvTranspose;
-use crate::graph::lower::{Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, flat_grid, summable};
+use crate::graph::lower::{
+    Dispatch, Io, Kernel, Layout, Layouts, Lowering, Operand, View, flat_grid, summable,
+};
 use crate::graph::{CodeParams, OpError};
 use crate::ops::conv::TILE;
 use crate::ops::conv::codes::Params;
@@ -10,28 +12,31 @@ use crate::ops::integer::pairs::saturate;
 use crate::tensor::TensorType;
 
 macro_rules! kernel {
-    ($name:literal, $sums:literal, $main:literal) => {
+    ($name:literal, $sums:literal, $($main:literal),+) => {
         crate::kernel!(
             $name,
             Params,
             [
                 "shared/grid.wgsl",
                 "shared/lanes.wgsl",
+                "shared/codes.wgsl",
+                "shared/store_codes.wgsl",
                 "shared/wide.wgsl",
                 "shared/requantize.wgsl",
                 "shared/finish.wgsl",
                 $sums,
                 "shared/window.wgsl",
+                "shared/window_finish.wgsl",
                 "shared/window_codes.wgsl",
                 "shared/slide_back.wgsl",
-                $main
+                $($main),+
             ]
         )
     };
 }
 
 pub(in crate::ops) static DENSE: Kernel =
-    kernel!("conv_transpose_codes", "shared/sums_i32.wgsl", "conv.wgsl");
+    kernel!("conv_transpose_codes", "shared/sums_i32.wgsl", "shared/tile_rows.wgsl", "conv.wgsl");
 pub(in crate::ops) static GROUPED: Kernel =
     kernel!("conv_transpose_codes_grouped", "shared/sums_i32.wgsl", "conv_transpose_grouped.wgsl");
 /// For sums of more than 32 bits, whatever the groups.
@@ -40,10 +45,11 @@ pub(in crate::ops) static WIDE: Kernel =
 
 impl ConvTranspose {
     pub(super) fn code_layouts(params: &CodeParams, inputs: &[TensorType]) -> Layouts {
-        let mut layouts = vec![Layout::ChannelsLast, Layout::ConvTransposeWeights];
+        let mut layouts = vec![Layout::channels_last(inputs[0].dtype), Layout::ConvTransposeWeights];
         layouts.resize(params.inputs.len(), Layout::Vector4);
-        layouts.resize(inputs.len(), Layout::ChannelsLast);
-        Layouts::Exact { inputs: layouts, outputs: vec![Layout::ChannelsLast] }
+        layouts
+            .extend(inputs[params.inputs.len()..].iter().map(|addend| Layout::channels_last(addend.dtype)));
+        Layouts::Exact { inputs: layouts, outputs: vec![Layout::channels_last(params.output.dtype())] }
     }
 
     pub(super) fn lower_codes(&self, params: &CodeParams, io: &Io) -> Result<Option<Lowering>, OpError> {
@@ -64,6 +70,9 @@ impl ConvTranspose {
         let finisher = Finisher::of_products(&self.per_channel(params)?)?;
         let dispatch = |finish, bind: &[Operand]| {
             Dispatch::new(kernel, &Params { finish, ..of }, bind, flat_grid(invocations))
+                .with("X_FORM", io.inputs[0].form())
+                .with("ADDEND_FORM", io.inputs.get(params.inputs.len()).map_or(0, View::form))
+                .with("Y_FORM", io.outputs[0].form())
         };
         Ok(Some(products(params, &io.inputs[1], finisher, wide, dispatch)))
     }
